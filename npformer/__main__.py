@@ -1,0 +1,7 @@
+"""`python -m npformer …`, the same as `npformer …`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,39 @@
+"""What is shipped with the package: small trained models and pictures to try them on."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+DEFAULT_MODEL = "efficientformer-fashion"
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that lie in this folder."""
+    return sorted(path.parent.name for path in _HERE.glob("*/config.json"))
+
+
+def model_directory(name_or_path: str | Path) -> Path:
+    """Find a model: a directory on disk, or the name of a shipped model.
+
+    Raises FileNotFoundError, naming the nearest shipped model.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    shipped = shipped_models()
+    if str(name_or_path) in shipped:
+        return _HERE / str(name_or_path)
+    near = difflib.get_close_matches(str(name_or_path), shipped, 1) or shipped
+    raise FileNotFoundError(
+        f"model {str(name_or_path)!r} is neither a directory nor a shipped model (did you mean {' or '.join(near)}?)"
+    )
+
+
+def sample_pictures() -> dict[Path, str]:
+    """The shipped pictures and what each one shows, in order."""
+    folder = _HERE / "pictures"
+    truth = json.loads((folder / "labels.json").read_text())
+    return {folder / name: label for name, label in truth.items()}

@@ -1,0 +1,5 @@
+"""Reading and writing weights: one file per container format. Nothing here knows a model."""
+
+from .safetensors_file import read_checkpoint, read_metadata, read_tensors, write_checkpoint, write_tensors
+
+__all__ = ["read_checkpoint", "read_metadata", "read_tensors", "write_checkpoint", "write_tensors"]

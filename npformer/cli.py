@@ -1,0 +1,185 @@
+"""`npformer …` on the command line: classify pictures, summarise a model, record a forward pass."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__, ops
+from .assets import DEFAULT_MODEL, sample_pictures
+from .image import BaseImageProcessor, EfficientFormerImageProcessor, load_image
+from .models.auto import AutoImageProcessor, AutoModelForImageClassification
+from .models.efficientformer import VARIANTS, EfficientFormerConfig, EfficientFormerForImageClassificationWithTeacher
+from .models.efficientformer import token_grid
+from .models.pretrained import PreTrainedModel
+from .summary import format_summary, summarize
+from .trace import record
+
+BATCH = 16  # pictures run together; more would only take more memory
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, or 2 for bad input, with one sentence on stderr."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (`| head`) left; silence Python's complaint at exit too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, TypeError, IndexError, OSError) as error:
+        print(f"npformer: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def classify(args: argparse.Namespace) -> None:
+    """Classify pictures in batches and print what the model sees, best guess first."""
+    started = time.perf_counter()
+    truth = {} if args.pictures else sample_pictures()
+    pictures = [Path(name) for name in args.pictures] or list(truth)
+    if variant_name(args.model):
+        raise ValueError(f"--model {args.model} has no weights here and would only guess; give a directory that holds some")
+    model, processor = load_model(args.model)
+    labels = model.config.id2label
+    if not 1 <= args.top <= len(labels):
+        raise ValueError(f"--top must lie between 1 and {len(labels)}, the number of labels, got {args.top}")
+    results = []
+    for start in range(0, len(pictures), BATCH):
+        batch = pictures[start : start + BATCH]
+        begun = time.perf_counter()
+        pixel_values = processor([load_image(path) for path in batch], return_tensors="np")["pixel_values"]
+        probs = ops.softmax(model(pixel_values).logits)
+        milliseconds = (time.perf_counter() - begun) * 1000 / len(batch)
+        for path, row in zip(batch, probs, strict=True):
+            best = np.argsort(-row, kind="stable")[: args.top]
+            guesses = [{"label": labels[int(i)], "index": int(i), "probability": float(row[i])} for i in best]
+            results.append(
+                {"picture": str(path), "truth": truth.get(path), "predictions": guesses, "milliseconds": milliseconds}
+            )
+    if args.json:
+        print(json.dumps(results, indent=2))
+    else:
+        _print_predictions(results, args.model, model, time.perf_counter() - started)
+
+
+def summary(args: argparse.Namespace) -> None:
+    """Print a model's layers."""
+    model, processor = load_model(args.model, args.size)
+    size = args.size or processor_size(processor)
+    print(f"{args.model} on one picture of {size} x {size}\n")
+    print(format_summary(summarize(model, size, size)))
+
+
+def record_trace(args: argparse.Namespace) -> None:
+    """Record every value of one forward pass."""
+    if variant_name(args.model):
+        print(f"npformer: {args.model} has no weights here; they are random, from seed 0", file=sys.stderr)
+    model, processor = load_model(args.model)
+    model = model if model.dtype == np.dtype(args.dtype) else model.astype(args.dtype)
+    pixel_values = processor(load_image(args.picture), return_tensors="np")["pixel_values"]
+    trace = record(model, pixel_values)
+    trace.save(args.output)
+    print(f"{args.output}: {len(trace)} values in the order they were computed, {trace.nbytes / 1e6:.1f} MB")
+
+
+def load_model(name: str, size: int | None = None) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """A classifier and its image processor, by directory, shipped name, or variant name (with random weights).
+
+    `size` builds a variant for pictures of that side instead of 224.
+    """
+    variant = variant_name(name)
+    if variant is None:
+        return AutoModelForImageClassification.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
+    side = size or 224
+    config = EfficientFormerConfig.for_variant(variant, num_labels=1000, image_size=side)
+    config.resolution = max(token_grid(config, side, side))
+    model = EfficientFormerForImageClassificationWithTeacher(config, seed=0)
+    square = {"height": side, "width": side}
+    return model, EfficientFormerImageProcessor(size=square, crop_size=square)
+
+
+def variant_name(name: str) -> str | None:
+    """The published variant that a name stands for ("l1" is "efficientformer-l1"), or None for anything else."""
+    names = [full for full in (name.lower(), f"efficientformer-{name.lower()}") if full in VARIANTS]
+    return names[0] if names and not Path(name).is_dir() else None
+
+
+def processor_size(processor: BaseImageProcessor) -> int:
+    """The side of the pictures a processor hands on."""
+    size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else processor.size
+    return int((size or processor.size)["height"])
+
+
+def _print_predictions(results: list[dict[str, Any]], name: str, model: PreTrainedModel, seconds: float) -> None:
+    full = "█" if _can_print("█") else "#"
+    paths = [Path(result["picture"]).name for result in results]
+    known = [result["truth"] for result in results if result["truth"]]
+    head = ["picture", "truth", "prediction", "", "then", "ms"]
+    lines = []
+    for path, result in zip(paths, results, strict=True):
+        first, *others = result["predictions"]
+        bar = (full * round(first["probability"] * 10)).ljust(10)
+        then = ", ".join(f"{guess['label']} {guess['probability']:.1%}" for guess in others)
+        mark = "" if not result["truth"] else "  " if first["label"] == result["truth"] else "! "
+        lines.append([path, result["truth"] or "", mark + first["label"], f"{bar} {first['probability']:6.1%}", then, f"{result['milliseconds']:.1f}"])
+    keep = [i for i in range(6) if any(line[i] for line in lines)]
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(6)]
+    for line in [head, *lines]:
+        print("  ".join(line[i].rjust(widths[i]) if i == 5 else line[i].ljust(widths[i]) for i in keep).rstrip())
+    right = sum(result["predictions"][0]["label"] == result["truth"] for result in results)
+    score = f"{right} of {len(known)} right; " if known else ""
+    mean = sum(result["milliseconds"] for result in results) / len(results)
+    print(
+        f"\n{score}{len(results)} picture{'s' * (len(results) > 1)}, {mean:.1f} ms each, {seconds:.2f} s in all, "
+        f"with {name} ({model.num_parameters():,} parameters)"
+    )
+
+
+def _can_print(character: str) -> bool:
+    try:
+        character.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="npformer", description="EfficientFormer in NumPy: classify pictures, look inside the model."
+    )
+    parser.add_argument("--version", action="version", version=f"npformer {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    command = commands.add_parser("classify", help="say what pictures show")
+    command.add_argument("pictures", nargs="*", metavar="PICTURE", help="picture files (default: the shipped samples)")
+    command.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="default: %(default)s")
+    command.add_argument("--top", type=int, default=3, metavar="K", help="guesses to show (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.set_defaults(run=classify)
+
+    variants = ", ".join(VARIANTS)
+    command = commands.add_parser("summary", help="list a model's layers, parameters and multiply-adds")
+    command.add_argument(
+        "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=f"directory, shipped name, or one of {variants}"
+    )
+    command.add_argument("--size", type=int, metavar="N", help="side of the picture in pixels (default: the model's)")
+    command.set_defaults(run=summary)
+
+    command = commands.add_parser("record", help="save every value of one forward pass as safetensors")
+    command.add_argument("model", metavar="MODEL", help=f"directory, shipped name, or one of {variants}")
+    command.add_argument("picture", metavar="PICTURE", help="a picture file")
+    command.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write the trace")
+    command.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s")
+    command.set_defaults(run=record_trace)
+    return parser
+
+

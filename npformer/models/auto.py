@@ -1,0 +1,100 @@
+"""From names to classes: what a model directory's JSON says it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..assets import model_directory
+from ..image import BaseImageProcessor, EfficientFormerImageProcessor, ViTImageProcessor
+from .config import PretrainedConfig, read_config
+from .efficientformer import (
+    EfficientFormerConfig,
+    EfficientFormerForImageClassification,
+    EfficientFormerForImageClassificationWithTeacher,
+    EfficientFormerModel,
+)
+from .pretrained import PreTrainedModel
+
+CONFIGS: dict[str, type[PretrainedConfig]] = {"efficientformer": EfficientFormerConfig}
+BARE_MODELS: dict[str, type[PreTrainedModel]] = {"efficientformer": EfficientFormerModel}
+# The first of a family is taken where a config.json names no architecture.
+CLASSIFIERS: dict[str, tuple[type[PreTrainedModel], ...]] = {
+    "efficientformer": (EfficientFormerForImageClassification, EfficientFormerForImageClassificationWithTeacher),
+}
+PROCESSORS: dict[str, type[BaseImageProcessor]] = {
+    "EfficientFormerImageProcessor": EfficientFormerImageProcessor,
+    "ViTImageProcessor": ViTImageProcessor,
+}
+
+
+class AutoConfig:
+    """Reads any supported model's config: `AutoConfig.from_pretrained(directory)`."""
+
+    @staticmethod
+    def from_pretrained(name_or_path: str | Path, **overrides: Any) -> PretrainedConfig:
+        """The config in `config.json`, of the class its `model_type` names. Raises ValueError for an unknown one."""
+        settings = read_config(name_or_path)
+        return CONFIGS[_model_type(settings, name_or_path)].from_dict(settings, **overrides)
+
+
+class AutoModel:
+    """Loads any supported model without its head: `AutoModel.from_pretrained(directory)`."""
+
+    @staticmethod
+    def from_pretrained(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
+        """The bare model that `config.json` names by its `model_type`; options as the class's own from_pretrained."""
+        model_type = _model_type(read_config(name_or_path), name_or_path)
+        return BARE_MODELS[model_type].from_pretrained(name_or_path, **options)
+
+
+class AutoModelForImageClassification:
+    """Loads any supported classifier: `AutoModelForImageClassification.from_pretrained(directory)`."""
+
+    @staticmethod
+    def from_pretrained(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
+        """The classifier that `config.json` names under `architectures`, or else its family's plain one."""
+        settings = read_config(name_or_path)
+        classes = CLASSIFIERS[_model_type(settings, name_or_path)]
+        named = {cls.__name__: cls for cls in classes}
+        wanted = [named[name] for name in settings.get("architectures") or () if name in named]
+        return (wanted or classes)[0].from_pretrained(name_or_path, **options)
+
+
+class AutoImageProcessor:
+    """Loads a model directory's image processor: `AutoImageProcessor.from_pretrained(directory)`."""
+
+    @staticmethod
+    def from_pretrained(name_or_path: str | Path, **overrides: Any) -> BaseImageProcessor:
+        """The processor in `preprocessor_config.json`, of the class its `image_processor_type` names.
+
+        Files from before that key existed name a `feature_extractor_type`, or nothing; then `config.json`'s model type
+        decides. Raises FileNotFoundError or ValueError.
+        """
+        path = model_directory(name_or_path) / "preprocessor_config.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path.parent} holds no {path.name}")
+        try:
+            settings = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not valid JSON: {error}") from None
+        old_name = str(settings.get("feature_extractor_type", "")).replace("FeatureExtractor", "ImageProcessor")
+        name = settings.get("image_processor_type", old_name).removesuffix("Fast")
+        if not name:
+            model_type = _model_type(read_config(name_or_path), name_or_path)
+            name = {"efficientformer": "EfficientFormerImageProcessor"}[model_type]
+        if name not in PROCESSORS:
+            _unknown(path, "image_processor_type", name, PROCESSORS)
+        return PROCESSORS[name].from_pretrained(path.parent, **overrides)
+
+
+def _model_type(settings: dict[str, Any], name_or_path: str | Path) -> str:
+    model_type = settings.get("model_type")
+    if model_type not in CONFIGS:
+        _unknown(name_or_path, "model_type", model_type, CONFIGS)
+    return str(model_type)
+
+
+def _unknown(where: Any, key: str, found: Any, known: dict[str, Any]) -> NoReturn:
+    raise ValueError(f"{where}: {key} must be one of {', '.join(known)}, got {found!r}")

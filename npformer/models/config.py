@@ -1,0 +1,159 @@
+"""What every model's config shares: labels, output switches, JSON in and out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from ..assets import model_directory
+
+CONFIG_NAME = "config.json"
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+
+class PretrainedConfig:
+    """Settings of a model, as attributes.
+
+    Common to all: `num_labels` with `id2label` and `label2id` (default: two labels, LABEL_0 and LABEL_1),
+    `problem_type` (which loss, see `PreTrainedModel.loss`; None decides by the labels), `output_hidden_states`,
+    `output_attentions`, `return_dict`, `architectures` (class names). Keys that no class knows are kept as they are,
+    and written back, as transformers does.
+
+    Raises ValueError or TypeError for a value that no model can have, naming it.
+    """
+
+    model_type = ""
+
+    def __init__(
+        self,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        return_dict: bool = True,
+        num_labels: int | None = None,
+        id2label: Mapping[Any, str] | None = None,
+        label2id: Mapping[str, Any] | None = None,
+        problem_type: str | None = None,
+        architectures: list[str] | None = None,
+        **unknown: Any,
+    ) -> None:
+        self.output_hidden_states = output_hidden_states
+        self.output_attentions = output_attentions
+        self.return_dict = return_dict
+        self.problem_type = problem_type
+        self.architectures = architectures
+        self._set_labels(num_labels, id2label, label2id)
+        unknown.pop("model_type", None)  # the class says what it is
+        for name, value in unknown.items():
+            setattr(self, name, value)
+        require(problem_type in (None, *PROBLEM_TYPES), "problem_type", problem_type, f"one of {PROBLEM_TYPES}")
+
+    @property
+    def num_labels(self) -> int:
+        """How many classes; setting another number renames them LABEL_0, LABEL_1, ..."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, number: int) -> None:
+        if number != len(self.id2label):
+            self._set_labels(number, None, None)
+
+    def _set_labels(
+        self, number: int | None, id2label: Mapping[Any, str] | None, label2id: Mapping[str, Any] | None
+    ) -> None:
+        if number is not None:
+            require(is_whole(number, 0), "num_labels", number, "a whole number of at least 0")
+        if id2label is None:
+            id2label = {index: f"LABEL_{index}" for index in range(2 if number is None else number)}
+            label2id = None
+        require(isinstance(id2label, Mapping), "id2label", id2label, "a mapping from class number to name")
+        # JSON turns the numbers into strings; here they are numbers again.
+        self.id2label: dict[int, str] = {int(index): str(label) for index, label in id2label.items()}
+        expected = len(self.id2label)
+        require(set(self.id2label) == set(range(expected)), "id2label", list(id2label), f"the numbers 0 to {expected - 1}")
+        require(number in (None, expected), "num_labels", number, f"{expected}, the number of labels in id2label")
+        if label2id is None:
+            label2id = {label: index for index, label in self.id2label.items()}
+        self.label2id: dict[str, int] = {str(label): int(index) for label, index in label2id.items()}
+
+    def validate(self) -> None:
+        """Refuse impossible values. Called when the config and when a model is made."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, `model_type` included."""
+        return {**vars(self), "model_type": self.model_type}
+
+    def to_json_string(self) -> str:
+        """All settings as JSON. Raises TypeError where one cannot be written (a function as `hidden_act`)."""
+        return to_json(self.to_dict())
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write `config.json` into `directory`, which is made if need be."""
+        write_text(Path(directory) / CONFIG_NAME, self.to_json_string())
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], **overrides: Any) -> Self:
+        """Make a config from a dictionary; `overrides` win over it. Raises ValueError for another model's settings."""
+        found = settings.get("model_type", cls.model_type)
+        if found != cls.model_type:
+            raise ValueError(f"model_type must be {cls.model_type!r} for {cls.__name__}, got {found!r}")
+        merged = {**settings, **overrides}
+        if "num_labels" in overrides and "id2label" not in overrides:
+            merged = {name: value for name, value in merged.items() if name not in ("id2label", "label2id")}
+        return cls(**merged)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **overrides: Any) -> Self:
+        """Read `config.json` of a directory or shipped model. Raises FileNotFoundError or ValueError."""
+        return cls.from_dict(read_config(name_or_path), **overrides)
+
+    def __repr__(self) -> str:
+        """The class and its settings."""
+        return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=repr)}"
+
+
+def read_config(name_or_path: str | Path) -> dict[str, Any]:
+    """Read the `config.json` of a directory or shipped model, whatever model it is for."""
+    path = model_directory(name_or_path) / CONFIG_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} holds no {CONFIG_NAME}")
+    try:
+        settings = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(settings).__name__}")
+    return settings
+
+
+def to_json(settings: Mapping[str, Any]) -> str:
+    """Write settings as JSON. Raises TypeError naming the setting that JSON cannot hold."""
+    for name, value in settings.items():
+        if callable(value):
+            raise TypeError(f"{name} must be a name to be saved, got the function {value!r}")
+    return json.dumps(settings, indent=2, sort_keys=True) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically, its folder included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, "utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def require(condition: bool, name: str, value: Any, expected: str) -> None:
+    """Raise ValueError, "<name> must be <expected>, got <value>", unless the condition holds."""
+    if not condition:
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether `value` is an integer (no bool) of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

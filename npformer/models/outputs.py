@@ -1,0 +1,102 @@
+"""What models return: values by attribute, by key, or by position."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
+
+
+class ModelOutput:
+    """Base of all outputs: `out.logits`, `out["logits"]` and, counting only what is there, `out[0]` are the same.
+
+    Fields that are None are absent from keys, positions, iteration and length, as in transformers. Like a dictionary,
+    iterating gives the keys; `to_tuple()` gives the values.
+    """
+
+    def _present(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if value is not None}
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The values that are present, in order."""
+        return tuple(self._present().values())
+
+    def keys(self) -> KeysView[str]:
+        """Names of the values that are present."""
+        return self._present().keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The values that are present."""
+        return self._present().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """(name, value) of the values that are present."""
+        return self._present().items()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of that name, or `default`."""
+        return self._present().get(name, default)
+
+    @property
+    def main(self) -> np.ndarray:
+        """The value the model is for: logits, or the last hidden state."""
+        return self["logits"] if "logits" in self else self["last_hidden_state"]
+
+    def replace_main(self, value: np.ndarray) -> Self:
+        """The same output with another main value."""
+        name = "logits" if "logits" in self else "last_hidden_state"
+        return self if value is self[name] else replace(self, **{name: value})  # type: ignore[type-var]
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        """A value by name, or by position among those present."""
+        return self._present()[key] if isinstance(key, str) else self.to_tuple()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._present())
+
+    def __len__(self) -> int:
+        """How many values are present."""
+        return len(self._present())
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a value of that name is present."""
+        return name in self._present()
+
+
+@dataclass(eq=False)
+class BaseModelOutput(ModelOutput):
+    """What an encoder returns.
+
+    last_hidden_state (B, N, D); hidden_states, the embeddings and every stage's result; attentions, (B, h, N, N) per
+    attention block, the probabilities after the softmax.
+    """
+
+    last_hidden_state: np.ndarray | None = None
+    hidden_states: Arrays | None = None
+    attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
+class BaseModelOutputWithPooling(ModelOutput):
+    """What a bare model returns: as BaseModelOutput, with a pooled (B, D) vector where the architecture has one."""
+
+    last_hidden_state: np.ndarray | None = None
+    pooler_output: np.ndarray | None = None
+    hidden_states: Arrays | None = None
+    attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
+class ImageClassifierOutput(ModelOutput):
+    """What a classifier returns: loss (a scalar, where labels were given), logits (B, K), and as BaseModelOutput."""
+
+    loss: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    hidden_states: Arrays | None = None
+    attentions: Arrays | None = None

@@ -1,0 +1,133 @@
+"""What every model shares: random or stored weights, saving, and the loss."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from .. import ops
+from ..assets import model_directory
+from ..checkpoint import read_checkpoint, write_checkpoint
+from ..nn import Conv2d, Linear, Module
+from ..ops import Array
+from .config import CONFIG_NAME, PretrainedConfig, to_json, write_text
+
+
+class PreTrainedModel(Module):
+    """Base class of all models: a config, and weights that are random until loaded.
+
+    `base_model_prefix` is the attribute under which models with a head keep the bare model. `heads_left_out` names
+    heads that a checkpoint may hold and this class does not use; loading then warns.
+    """
+
+    config_class: ClassVar[type[PretrainedConfig]]
+    base_model_prefix: ClassVar[str]
+    heads_left_out: ClassVar[tuple[str, ...]] = ()
+    config: Any
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        if not isinstance(config, self.config_class):
+            raise TypeError(f"config must be {self.config_class.__name__}, got {type(config).__name__}")
+        config.validate()
+        self.config = config
+
+    def init_weights(self, seed: int | None = None) -> None:
+        """Draw convolution and linear weights from a normal distribution of deviation `config.initializer_range`.
+
+        Everything else starts as PyTorch's does: biases 0, norms 1 and 0. The same seed gives the same weights.
+        """
+        generator = np.random.default_rng(seed)
+        for _, module in self.named_modules():
+            if isinstance(module, Conv2d | Linear):
+                module.weight = generator.standard_normal(module.weight.shape, np.float32)
+                module.weight *= np.float32(self.config.initializer_range)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, *, dtype: Any = np.float32, **overrides: Any) -> Self:
+        """Load a model: `config.json` and `model.safetensors` (or its shards) of a directory, or a shipped model.
+
+        Weights of the wanted dtype stay mapped in the file; others are converted. `overrides` change the config.
+        A checkpoint with a head loads into the bare model too; a head this class does not use is left out aloud.
+
+        Raises FileNotFoundError, or ValueError for a damaged file or weights that do not fit (all of them listed).
+        """
+        directory = model_directory(name_or_path)
+        config = cls.config_class.from_pretrained(directory, **overrides)
+        model = cls(config, init_weights=False)  # type: ignore[call-arg]
+        if np.dtype(dtype) != np.float32:
+            model = model.astype(dtype)
+        try:
+            return model.load_state_dict(model._select(read_checkpoint(directory)))
+        except ValueError as error:
+            raise ValueError(f"{directory}: {error}") from None
+
+    def _select(self, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Keep the part of a checkpoint that belongs to this class."""
+        prefix = f"{self.base_model_prefix}."
+        is_bare = not hasattr(self, self.base_model_prefix)
+        if is_bare and any(name.startswith(prefix) for name in state):
+            return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        unused = [name for name in state if name.startswith(self.heads_left_out)] if self.heads_left_out else []
+        if unused:
+            warnings.warn(
+                f"{type(self).__name__} does not use {', '.join(unused)} of this checkpoint, so its logits differ from "
+                f"those of {type(self).__name__}WithTeacher, which averages both heads",
+                stacklevel=3,
+            )
+        return {name: value for name, value in state.items() if name not in unused}
+
+    def save_pretrained(self, directory: str | Path, max_shard_size: int = 5 * 10**9) -> None:
+        """Write `config.json` and `model.safetensors`, which `from_pretrained` and transformers read.
+
+        Weights of more than `max_shard_size` bytes go into several files with an index.
+        """
+        directory = Path(directory)
+        settings = {**self.config.to_dict(), "architectures": [type(self).__name__], "torch_dtype": str(self.dtype)}
+        text = to_json(settings)  # may refuse, before anything is written
+        directory.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(directory, self.state_dict(), max_shard_size)
+        write_text(directory / CONFIG_NAME, text)
+
+    def check_pixel_values(self, pixel_values: Array | None) -> Array:
+        """Refuse what is no batch of pictures; convert to the dtype of the weights."""
+        if pixel_values is None:
+            raise ValueError("pixel_values must be given: an array (B, C, H, W), as an image processor returns it")
+        if not isinstance(pixel_values, np.ndarray):
+            raise TypeError(f"pixel_values must be a NumPy array, got {type(pixel_values).__name__}")
+        if not np.issubdtype(pixel_values.dtype, np.floating):
+            raise TypeError(
+                f"pixel_values must hold floats, as an image processor returns them, got dtype {pixel_values.dtype}"
+            )
+        channels = self.config.num_channels
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
+            raise ValueError(
+                f"pixel_values must have shape (B, {channels}, H, W), as config.num_channels says, got {pixel_values.shape}"
+            )
+        return pixel_values.astype(self.dtype, copy=False)
+
+    def loss(self, logits: Array, labels: Any) -> Array:
+        """How wrong `logits` (B, K) are, given `labels`, as the mean of one of three losses.
+
+        `config.problem_type`, or where it is None the labels, decide: "regression" (K = 1, or asked for) is the
+        squared distance; "single_label_classification" (whole numbers) the cross-entropy; and
+        "multi_label_classification" (floats shaped like logits) a yes-or-no question per class.
+
+        Raises ValueError, TypeError or IndexError as the losses do.
+        """
+        labels = np.asarray(labels)
+        problem = self.config.problem_type
+        if problem is None:  # decided anew for every call; transformers would store its first decision in the config
+            whole = np.issubdtype(labels.dtype, np.integer)
+            kind = "single_label_classification" if whole else "multi_label_classification"
+            problem = "regression" if self.config.num_labels == 1 else kind
+        if problem == "single_label_classification":
+            return ops.cross_entropy(logits.reshape(-1, self.config.num_labels), labels.reshape(-1))
+        labels = labels.astype(logits.dtype)
+        if problem == "multi_label_classification":
+            return ops.binary_cross_entropy_with_logits(logits, labels)
+        if self.config.num_labels == 1:
+            return ops.mse_loss(logits.reshape(-1), labels.reshape(-1))
+        return ops.mse_loss(logits, labels)

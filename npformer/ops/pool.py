@@ -1,0 +1,128 @@
+"""Pooling: replace each neighbourhood by its mean or its maximum."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._check import Array, check_float, check_rank
+from .window import Pair, output_size, pad2d, pair, taps
+
+
+def avg_pool2d(
+    x: Array,
+    kernel_size: int | Pair,
+    stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """Mean of each window: (B, C, H, W) -> (B, C, H', W').
+
+    out[b, c, y, x] = (sum of the window) / divisor
+
+    What the divisor counts matters at the border: with `count_include_pad` (torch's default) the padded zeros count as
+    pixels and the border comes out too dark; without it only real pixels count. EfficientFormer's token mixer uses
+    `count_include_pad=False`. `stride` defaults to the kernel; `ceil_mode` lets a last window overhang the border.
+
+    The window's sum is separable: first down the columns, then along the rows, kH + kW additions instead of kH * kW.
+
+    Raises TypeError or ValueError. Source: `torch.nn.functional.avg_pool2d`.
+    """
+    kernel, step, pads = _geometry(x, kernel_size, stride, padding)
+    if divisor_override == 0:
+        raise ValueError("divisor_override must not be 0")
+    size = tuple(output_size(x.shape[a - 2], kernel[a], step[a], pads[a], 1, ceil_mode) for a in (0, 1))
+    total = _sum_windows(pad2d(x, _cover(x, kernel, step, pads, size)), kernel, size, step)
+    if divisor_override is not None:
+        total /= x.dtype.type(divisor_override)
+        return total
+    rows, columns = (_counts(x.shape[a - 2], kernel[a], step[a], pads[a][0], size[a], count_include_pad) for a in (0, 1))
+    total /= np.outer(rows, columns).astype(x.dtype)
+    return total
+
+
+def max_pool2d(
+    x: Array,
+    kernel_size: int | Pair,
+    stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """Largest value of each window: (B, C, H, W) -> (B, C, H', W').
+
+    The padding counts as minus infinity, so it never wins; NaN always does, as in torch.
+
+    Raises TypeError or ValueError. Source: `torch.nn.functional.max_pool2d`.
+    """
+    kernel, step, pads = _geometry(x, kernel_size, stride, padding)
+    spread = pair("dilation", dilation, 1)
+    size = tuple(output_size(x.shape[a - 2], kernel[a], step[a], pads[a], spread[a], ceil_mode) for a in (0, 1))
+    reach = tuple(spread[a] * (kernel[a] - 1) + 1 for a in (0, 1))
+    out = np.full((*x.shape[:-2], *size), -np.inf, x.dtype)
+    for _, _, view in taps(pad2d(x, _cover(x, reach, step, pads, size), -np.inf), kernel, size, step, spread):
+        np.maximum(out, view, out=out)
+    return out
+
+
+def pool_mixer(x: Array, pool_size: int = 3) -> Array:
+    """PoolFormer's token mixer: how far each pixel is from the mean of its neighbourhood. (B, C, H, W), same shape out.
+
+    out = avg_pool(x) - x, over pool_size x pool_size windows at stride 1, counting real pixels only at the border.
+
+    The subtraction is there because the block around it adds x back: x + scale * (mean - x) moves each pixel towards
+    its neighbours' mean. No weights at all; MetaFormer's claim is that mixing matters more than how it is done.
+
+    Raises TypeError or ValueError, for an even `pool_size` too (the result would have another size than x).
+    Source: Yu et al. 2022, "MetaFormer Is Actually What You Need for Vision", algorithm 1.
+    """
+    if pool_size % 2 == 0:
+        raise ValueError(f"pool_size must be odd so that the mixer keeps the size of x, got {pool_size}")
+    return avg_pool2d(x, pool_size, 1, pool_size // 2, count_include_pad=False) - x
+
+
+def _geometry(
+    x: Array, kernel_size: int | Pair, stride: int | Pair | None, padding: int | Pair
+) -> tuple[Pair, Pair, tuple[Pair, Pair]]:
+    """Check a pooling's arguments and read them as kernel, stride and ((top, bottom), (left, right))."""
+    check_float(x=x)
+    check_rank("x", x, (3, 4), "(B, C, H, W) or (C, H, W)")
+    kernel = pair("kernel_size", kernel_size, 1)
+    step = kernel if stride is None else pair("stride", stride, 1)
+    vertical, horizontal = pair("padding", padding, 0)
+    if vertical > kernel[0] // 2 or horizontal > kernel[1] // 2:
+        raise ValueError(f"padding must be at most half of the kernel {kernel}, got {padding!r}")
+    return kernel, step, ((vertical, vertical), (horizontal, horizontal))
+
+
+def _cover(
+    x: Array, reach: tuple[int, ...], stride: Pair, pads: tuple[Pair, Pair], size: tuple[int, ...]
+) -> tuple[Pair, Pair]:
+    """Extend the padding so that `ceil_mode`'s last, overhanging window has something to stand on."""
+    (top, bottom), (left, right) = (
+        (before, max(after, (size[a] - 1) * stride[a] + reach[a] - x.shape[a - 2] - before))
+        for a, (before, after) in enumerate(pads)
+    )
+    return (top, bottom), (left, right)
+
+
+def _sum_windows(x: Array, kernel: Pair, size: tuple[int, ...], stride: Pair) -> Array:
+    """Sum every window, axis by axis: (..., H, W) -> (..., H', W')."""
+    height, width = size
+    columns = np.zeros((*x.shape[:-2], height, x.shape[-1]), x.dtype)
+    for _, _, view in taps(x, (kernel[0], 1), (height, x.shape[-1]), (stride[0], 1), (1, 1)):
+        columns += view
+    total = np.zeros((*x.shape[:-2], height, width), x.dtype)
+    for _, _, view in taps(columns, (1, kernel[1]), (height, width), (1, stride[1]), (1, 1)):
+        total += view
+    return total
+
+
+def _counts(size: int, kernel: int, stride: int, pad: int, outputs: int, include_pad: bool) -> np.ndarray:
+    """How many pixels of one axis each window counts. Even padded zeros beyond size + pad (ceil_mode) never count."""
+    start = np.arange(outputs) * stride - pad
+    end = np.minimum(start + kernel, size + pad)
+    if include_pad:
+        return end - start
+    return np.minimum(end, size) - np.maximum(start, 0)

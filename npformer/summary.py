@@ -1,0 +1,78 @@
+"""A model as a table: every layer's output shape, parameters and multiply-adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .nn import Identity, Module, watch
+from .ops import Array
+
+COUNTING_RULE = (
+    "Multiply-adds: one per weight and output position of every convolution and linear layer, plus attention's two "
+    "matrix products; biases, norms, activations and pooling are not counted."
+)
+
+
+@dataclass
+class Row:
+    """One module: its dotted name, class, output shape, and what it and everything below it adds up to."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+
+
+def summarize(model: Module, height: int, width: int) -> list[Row]:
+    """Run the model once on a black picture of that size (batch 1) and list its modules, parents first."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    own: dict[str, int] = {}
+
+    def count(name: str, module: Module, inputs: tuple[Any, ...], output: Array, layout: str | None) -> Array:
+        if layout is None:  # a module's output, not an inner value
+            shapes[name] = output.shape
+            own[name] = own.get(name, 0) + module.multiply_adds(inputs, output)
+        return output
+
+    with watch(model, count):
+        model(np.zeros((1, model.config.num_channels, height, width), model.dtype))
+    rows = []
+    for name, module in model.named_modules():
+        if name in shapes and not isinstance(module, Identity):
+            below = f"{name}." if name else ""
+            total = own[name] + sum(n for child, n in own.items() if child != name and child.startswith(below))
+            rows.append(Row(name, type(module).__name__, shapes[name], module.num_parameters(), total))
+    return rows
+
+
+def format_summary(rows: list[Row]) -> str:
+    """The table as text, children indented below their parents, with totals and the counting rule."""
+    shown = [(_indented(row.name), row.kind, _times(row.shape), f"{row.parameters:,}", f"{row.multiply_adds:,}") for row in rows]
+    head = ("layer", "class", "output", "parameters", "multiply-adds")
+    widths = [max(len(line[i]) for line in [head, *shown]) for i in range(5)]
+    lines = [
+        "  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        for line in [head, tuple("-" * w for w in widths), *shown]
+    ]
+    total = rows[0]
+    giga = f"{total.multiply_adds / 1e9:.3f} G"
+    lines += ["", f"{total.parameters:,} parameters, {giga} multiply-adds ({total.multiply_adds:,})", COUNTING_RULE]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _indented(name: str) -> str:
+    """The last parts of a dotted name, indented by how deep it lies ("blocks.0" is one level, not two)."""
+    if not name:
+        return "(model)"
+    parts = name.split(".")
+    depth = sum(not part.isdigit() for part in parts) - 1
+    last = ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
+    return "  " * depth + last
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
