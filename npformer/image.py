@@ -31,7 +31,7 @@ from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,6 @@ Array: TypeAlias = NDArray[Any]
 ImageInput: TypeAlias = "Picture | Array | Sequence[Picture | Array]"
 Size: TypeAlias = "int | Sequence[int] | Mapping[str, int]"
 Numbers: TypeAlias = "float | Sequence[float]"
-Processor = TypeVar("Processor", bound="BaseImageProcessor")
 
 CONFIG_NAME = "preprocessor_config.json"
 NEAREST, LANCZOS, BILINEAR, BICUBIC, BOX, HAMMING = range(6)  # Pillow's numbers, as the JSON files store them
@@ -136,7 +135,7 @@ def center_crop(image: Array, size: tuple[int, int]) -> Array:
 def rescale(image: Array, scale: float) -> NDArray[np.float32]:
     """Multiply every value by `scale`: float32(float64(x) · scale), any shape.
 
-    The product is taken in float64 and rounded once: in float32, 126 of the 256 levels would come out one bit off.
+    The product is taken in float64 and rounded once: in float32, 126 of the 256 levels times 1/255 come out a bit off.
     """
     scaled: NDArray[np.float32] = (image.astype(np.float64) * scale).astype(np.float32)
     return scaled
@@ -202,8 +201,8 @@ def _require_filter(resample: int) -> None:
 def load_image(source: str | os.PathLike[str] | Picture | Array) -> Picture:
     """Open a picture the way transformers' pipelines do before their processor: EXIF-rotated, then RGB.
 
-    `source` is a path, a Pillow picture, or an array (H, W), (H, W, C) or (C, H, W). Transparency is dropped, not
-    blended; of an animation the first frame is taken.
+    `source` is a path, a Pillow picture, or an array (H, W), (H, W, C) or (C, H, W); if both ends of an array could be
+    the channels, the last is taken. Transparency is dropped, not blended; of an animation the first frame is taken.
 
     Greys beyond 8 bits are scaled, where Pillow (and so transformers) would turn everything above 255 white:
 
@@ -258,16 +257,16 @@ def _to_rgb(picture: Picture) -> Picture:
 def _array_to_picture(array: Array) -> Picture:
     from PIL import Image
 
-    if array.ndim not in (2, 3) or array.size == 0 or array.dtype.kind not in "buif":
+    pixels = array[:, :, None] if array.ndim == 2 else array
+    if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3) and pixels.shape[0] in (1, 3):
+        pixels = np.moveaxis(pixels, 0, -1)  # (C, H, W) -> (H, W, C)
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 2, 3, 4) or pixels.size == 0 or pixels.dtype.kind not in "buif":
         raise ValueError(
-            f"source is an array of shape {array.shape} and dtype {array.dtype}, but a picture needs "
-            "(H, W), (H, W, C) or (C, H, W), none of them 0, and real numbers"
+            f"source is an array of shape {array.shape} and dtype {array.dtype}, but a picture needs real numbers and "
+            "the shape (H, W), (H, W, 1 to 4), (1, H, W) or (3, H, W), none of them 0"
         )
-    has_alpha = array.ndim == 3 and array.shape[-1] in (2, 4) and array.shape[0] not in (1, 3)
-    if array.ndim == 3 and not has_alpha and infer_data_format(array, "source") == "channels_first":
-        array = np.moveaxis(array, 0, -1)  # (C, H, W) -> (H, W, C)
-    array = _deep_to_eight_bit(array)
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+    pixels = _deep_to_eight_bit(pixels)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _deep_to_eight_bit(array: Array) -> NDArray[np.uint8]:
@@ -437,7 +436,7 @@ def _check_tensor_type(value: Any) -> None:
 
 
 def _describe(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())  # on one line
     return f"{text if len(text) <= 60 else text[:57] + '...'} (type {type(value).__name__})"
 
 
@@ -480,7 +479,7 @@ class BatchFeature(UserDict[str, Any]):
                 f'return_tensors="np" puts all of {name} into one array, but their shapes differ ({shapes[0]} and '
                 f"{shapes[1]}): resize or crop them to one size, or leave return_tensors out to get a list"
             )
-        return np.array(value)  # unlike np.stack this is C-contiguous whatever the memory order of the parts
+        return np.array(value)
 
 
 # --- the processors --------------------------------------------------------------------------------------------------
@@ -603,7 +602,7 @@ class BaseImageProcessor:
         return rescale(image, settings["rescale_factor"])
 
     @classmethod
-    def from_dict(cls: type[Processor], config: Mapping[str, Any], **overrides: Any) -> Processor:
+    def from_dict(cls, config: Mapping[str, Any], **overrides: Any) -> Self:
         """Build a processor from the contents of a `preprocessor_config.json`, some of its keys replaced.
 
         Keys that the class does not know are kept as attributes; overrides that neither the class nor `config` knows
@@ -619,7 +618,7 @@ class BaseImageProcessor:
         return cls(**copy.deepcopy(merged))
 
     @classmethod
-    def from_pretrained(cls: type[Processor], path: str | os.PathLike[str], **overrides: Any) -> Processor:
+    def from_pretrained(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
         """Read `preprocessor_config.json` from a directory, or a file of any name.
 
         Old files load too: `"size": 224` means a 224 x 224 square, and what is missing takes the class's default.

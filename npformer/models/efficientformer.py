@@ -520,7 +520,7 @@ class EfficientFormerForImageClassification(PreTrainedModel):
         Returns logits (B, K), before any softmax, and, where `labels` are given, the loss that `loss` describes.
         """
         outputs = self.efficientformer(pixel_values, output_attentions, output_hidden_states, return_dict=True)
-        logits = self.classifier(self.tap("pooled", outputs.last_hidden_state.mean(axis=1), "BD"))
+        logits = self.classifier(self.tap("pooled", ops.token_mean(outputs.last_hidden_state), "BD"))
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),
             logits=logits,
@@ -570,7 +570,7 @@ class EfficientFormerForImageClassificationWithTeacher(PreTrainedModel):
         Returns logits = (cls_logits + distillation_logits) / 2 and both of them, (B, K) each.
         """
         outputs = self.efficientformer(pixel_values, output_attentions, output_hidden_states, return_dict=True)
-        pooled = self.tap("pooled", outputs.last_hidden_state.mean(axis=1), "BD")
+        pooled = self.tap("pooled", ops.token_mean(outputs.last_hidden_state), "BD")
         cls_logits, distillation_logits = self.classifier(pooled), self.distillation_classifier(pooled)
         output = EfficientFormerForImageClassificationWithTeacherOutput(
             logits=(cls_logits + distillation_logits) / 2,

@@ -26,7 +26,7 @@ from .conv import conv2d, depthwise_conv2d, im2col
 from .linear import linear
 from .loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 from .norm import batch_norm, layer_norm, normalize
-from .pool import avg_pool2d, max_pool2d, pool_mixer
+from .pool import avg_pool2d, max_pool2d, pool_mixer, token_mean
 from .window import same_padding
 
 __all__ = [
@@ -63,4 +63,5 @@ __all__ = [
     "softmax",
     "squeeze_excite",
     "tanh",
+    "token_mean",
 ]

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from numbers import Integral
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 
 
-def check_float(**arrays: Array | None) -> None:
+def check_float(*, optional: Collection[str] = (), **arrays: Array | None) -> None:
     """Refuse what is not a NumPy array of floats, and arrays of different float types side by side.
 
     Nothing is promoted silently: float32 in means float32 out, so a float64 weight beside a float32 picture is a
-    mistake to report, as it is in PyTorch. `None` (an absent bias) passes.
+    mistake to report, as it is in PyTorch. `None` passes for the names in `optional` (an absent bias).
 
     Raises TypeError.
     """
     first: tuple[str, np.dtype] | None = None
     for name, array in arrays.items():
-        if array is None:
+        if array is None and name in optional:
             continue
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{name} must be a NumPy array of floats, got {type(array).__name__}")
@@ -43,6 +46,12 @@ def check_rank(name: str, array: Array, ranks: tuple[int, ...], layout: str) -> 
 
 
 def check_axis(name: str, dim: int, ndim: int) -> None:
-    """Refuse an axis that an array of `ndim` dimensions does not have. Raises IndexError, as torch does."""
-    if not -ndim <= dim < max(ndim, 1):
-        raise IndexError(f"{name} must lie between {-ndim} and {ndim - 1} for an array of rank {ndim}, got {dim}")
+    """Refuse an axis that an array of `ndim` dimensions does not have; a single number passes as one of length 1.
+
+    Raises TypeError or, as torch does, IndexError.
+    """
+    if not isinstance(dim, Integral):
+        raise TypeError(f"{name} must be a whole number, got {dim!r}")
+    axes = max(ndim, 1)
+    if not -axes <= dim < axes:
+        raise IndexError(f"{name} must lie between {-axes} and {axes - 1} for an array of rank {ndim}, got {dim}")

@@ -79,7 +79,7 @@ def selu(x: Array) -> Array:
 
 
 def mish(x: Array) -> Array:
-    """x * tanh(log(1 + exp(x))), smooth like SiLU. Source: Misra 2019, "Mish"."""
+    """Smooth like SiLU: x * tanh(log(1 + exp(x))). Source: Misra 2019, "Mish"."""
     check_float(x=x)
     with np.errstate(invalid="ignore"):
         return x * np.tanh(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
@@ -96,7 +96,8 @@ def erf(x: Array) -> Array:
     check_float(x=x)
     wide = x.astype(np.float64)
     size = np.minimum(np.abs(wide), 6.0)  # erf(6) is 1 to the last bit; a minimum passes NaN on
-    near = wide + wide * _polynomial(np.minimum(size * size, 1.0), _ERF_TAYLOR)
+    inner = np.clip(wide, -1.0, 1.0)  # the series is used there; beyond, an infinity would only warn
+    near = inner + inner * _polynomial(inner * inner, _ERF_TAYLOR)
     far = 1 - np.exp(-size * size) * _polynomial((size - 2) / (size + 2), _ERFCX)
     return np.where(size < 1, near, np.copysign(far, wide)).astype(x.dtype)
 
@@ -136,8 +137,8 @@ def softmax(x: Array, dim: int = -1) -> Array:
     """
     check_float(x=x)
     check_axis("dim", dim, x.ndim)
-    with np.errstate(invalid="ignore"):
-        out = x - x.max(dim, keepdims=True, initial=-np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):
+        out = np.asarray(x - x.max(dim, keepdims=True, initial=-np.inf))
         np.exp(out, out=out)
         out /= out.sum(dim, keepdims=True)
     return out
@@ -150,18 +151,19 @@ def log_softmax(x: Array, dim: int = -1) -> Array:
     """
     check_float(x=x)
     check_axis("dim", dim, x.ndim)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        out = x - x.max(dim, keepdims=True, initial=-np.inf)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        out = np.asarray(x - x.max(dim, keepdims=True, initial=-np.inf))
         out -= np.log(np.exp(out).sum(dim, keepdims=True))
     return out
 
 
 def _polynomial(z: np.ndarray, coefficients: list[float]) -> np.ndarray:
     """Horner's rule, c0 + z (c1 + z (c2 + ...)), in the dtype of z and with one array for the running value."""
-    value = np.full_like(z, coefficients[-1])
-    for c in coefficients[-2::-1]:
-        value *= z
+    value = z * z.dtype.type(coefficients[-1])
+    for c in coefficients[-2:0:-1]:
         value += z.dtype.type(c)
+        value *= z
+    value += z.dtype.type(coefficients[0])
     return value
 
 
@@ -175,8 +177,8 @@ def _gelu_float32(x: Array) -> Array:
     bend *= x
     np.tanh(bend, out=bend)
     bend += 1
+    bend *= np.float32(0.5)  # before the product with x, which then cannot overflow
     bend *= x
-    bend *= np.float32(0.5)
     return bend
 
 

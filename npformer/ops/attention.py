@@ -10,6 +10,7 @@ from ._check import Array, check_float, check_rank, check_shape
 from .activation import sigmoid, silu, softmax
 from .conv import conv2d
 from .norm import normalize
+from .window import pair
 
 Tap = Callable[[str, Array], Array]
 
@@ -26,11 +27,10 @@ def attention_bias_index(resolution: int | tuple[int, int]) -> np.ndarray:
     The bias depends on the offset alone, without its sign, so a head needs only N numbers, not N*N: position (0, 0)
     against all others. Gathering `table[:, index]` spreads them to the (h, N, N) that is added to the scores.
 
-    Raises ValueError. Source: Li et al. 2022, "EfficientFormer", equation 5; Graham et al. 2021, "LeViT", section 4.4.
+    Raises TypeError or ValueError.
+    Source: Li et al. 2022, "EfficientFormer", equation 5; Graham et al. 2021, "LeViT", section 4.4.
     """
-    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
-    if height < 1 or width < 1:
-        raise ValueError(f"resolution must be at least 1, got {resolution}")
+    height, width = pair("resolution", resolution, 1)
     y, x = np.divmod(np.arange(height * width), width)
     return np.abs(y[:, None] - y) * width + np.abs(x[:, None] - x)
 
@@ -43,11 +43,11 @@ def biased_attention(
     scale: float | None = None,
     tap: Tap = _untapped,
 ) -> tuple[Array, Array]:
-    """Attention whose scores carry a learned bias: (B, h, N, d), (B, h, N, d), (B, h, N, e), (h, N, N) -> context, probs.
+    """Attention whose scores carry a learned bias: (B, h, N, d) twice, (B, h, N, e), (h, N, N).
 
     scores  = query @ key.T * scale + bias        (B, h, N, N)
     probs   = softmax(scores) over the keys       (B, h, N, N), each row sums to 1
-    context = probs @ value                       (B, h, N, e)
+    context = probs @ value                       (B, h, N, e), returned with probs
 
     `scale` is 1/sqrt(d) unless given: it keeps the spread of the scores independent of d. `tap(name, value)` sees, and
     may replace, "scores" (before the softmax, bias included) and "probs".
@@ -72,7 +72,7 @@ def biased_attention(
 def efficient_additive_attention(
     query: Array, key: Array, w_g: Array, attention_norm: str = "ones", tap: Tap = _untapped
 ) -> Array:
-    """Attention in linear time: sum up all queries once, then gate every key with the sum. (B, N, D), (B, N, D), (D, 1).
+    """Attention in linear time: sum up all queries once, then gate every key with it: (B, N, D) twice, (D, 1).
 
     q, k   = query / |query|, key / |key|          each token scaled to length 1
     a      = q @ w_g / sqrt(D)                     (B, N, 1), one score per token
@@ -109,7 +109,7 @@ def squeeze_excite(
     activation: Callable[[Array], Array] = silu,
     tap: Tap = _untapped,
 ) -> Array:
-    """Attention over channels: look at each channel's mean, decide how much of it to let through. (B, C, H, W), same out.
+    """Attention over channels: look at each channel's mean, decide how much of it passes: (B, C, H, W), same out.
 
     squeeze = mean over H, W of x                                   (B, C, 1, 1)
     gate    = sigmoid(expand(activation(reduce(squeeze))))          (B, C, 1, 1), in (0, 1)
@@ -120,8 +120,14 @@ def squeeze_excite(
 
     Raises TypeError or ValueError. Source: Hu et al. 2018, "Squeeze-and-Excitation Networks", section 3.
     """
-    check_float(x=x)
+    weights = {"reduce_weight": reduce_weight, "expand_weight": expand_weight}
+    check_float(x=x, **weights, reduce_bias=reduce_bias, expand_bias=expand_bias)
     check_rank("x", x, (4,), "(B, C, H, W)")
+    channels, inner = x.shape[1], reduce_weight.shape[0] if reduce_weight.ndim else 0
+    check_shape("reduce_weight", reduce_weight, (inner, channels, 1, 1), "a 1x1 convolution from the channels of x")
+    check_shape("reduce_bias", reduce_bias, (inner,), "one number per squeezed channel")
+    check_shape("expand_weight", expand_weight, (channels, inner, 1, 1), "a 1x1 convolution back to the channels of x")
+    check_shape("expand_bias", expand_bias, (channels,), "one number per channel of x")
     squeeze = tap("squeeze", x.mean((2, 3), keepdims=True))
     hidden = activation(conv2d(squeeze, reduce_weight, reduce_bias))
     return x * tap("gate", sigmoid(conv2d(hidden, expand_weight, expand_bias)))

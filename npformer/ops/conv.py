@@ -6,9 +6,12 @@ weights as rows times patches as columns. The loops it replaces are in `naive.py
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 
 from ._check import Array, check_float, check_rank, check_shape
+from .linear import matmul
 from .window import Padding, Pair, output_size, pad2d, pair, resolve_padding, taps
 
 
@@ -31,7 +34,8 @@ def im2col(
     """
     check_float(x=x)
     check_rank("x", x, (3, 4), "(B, C, H, W) or (C, H, W)")
-    kernel, step, spread = pair("kernel_size", kernel_size, 1), pair("stride", stride, 1), pair("dilation", dilation, 1)
+    kernel = pair("kernel_size", kernel_size, 1)
+    step, spread = pair("stride", stride, 1), pair("dilation", dilation, 1)
     pads = resolve_padding(padding, kernel, step, spread)
     height, width = (output_size(x.shape[a - 2], kernel[a], step[a], pads[a], spread[a]) for a in (0, 1))
     lead, channels = x.shape[:-3], x.shape[-3]
@@ -76,7 +80,7 @@ def conv2d(
         return depthwise_conv2d(x, weight, bias, stride, padding, dilation)
     cols = im2col(x, kernel, spread, pads, step)  # (B, C*kH*kW, H'*W')
     if groups == 1:
-        out = weight.reshape(filters, -1) @ cols  # (O, C*kH*kW) @ (B, C*kH*kW, L) -> (B, O, L)
+        out = matmul(weight.reshape(filters, -1), cols)  # (O, C*kH*kW) @ (B, C*kH*kW, L) -> (B, O, L)
     else:
         cols = cols.reshape(batch, groups, cols.shape[1] // groups, height * width)
         out = weight.reshape(groups, filters // groups, -1) @ cols  # (B, groups, O/groups, L)
@@ -118,9 +122,13 @@ def depthwise_conv2d(
 
 
 def _check_conv(x: Array, weight: Array, bias: Array | None, groups: int) -> None:
-    check_float(x=x, weight=weight, bias=bias)
+    check_float(x=x, weight=weight, bias=bias, optional=("bias",))
     check_rank("x", x, (3, 4), "(B, C, H, W) or (C, H, W)")
     check_rank("weight", weight, (4,), "(O, C/groups, kH, kW)")
+    if min(weight.shape[2:]) < 1:
+        raise ValueError(f"weight must have a kernel of at least 1 x 1, got shape {weight.shape}")
+    if not isinstance(groups, Integral):
+        raise TypeError(f"groups must be a whole number, got {groups!r}")
     if groups < 1:
         raise ValueError(f"groups must be at least 1, got {groups}")
     if weight.shape[0] % groups or weight.shape[0] == 0:

@@ -19,10 +19,11 @@ def conv2d(
 ) -> Array:
     """Convolution straight from its formula: (B, C, H, W), (O, C/groups, kH, kW) -> (B, O, H', W').
 
-    out[b, o, y, x] = bias[o] + sum over c, i, j of weight[o, c, i, j] * picture[b, c, y*s + i*d - top, x*s + j*d - left]
-    where pixels outside the picture are 0. The fast twin is `ops.conv2d`; arguments and source as there.
+    out[b, o, y, x] = bias[o] + sum over c, i, j of weight[o, c, i, j] * picture[b, c, y*s + i*d - top, ...],
+    with x*s + j*d - left for the last index; pixels outside the picture are 0. The fast twin is `ops.conv2d`;
+    arguments and source as there.
     """
-    batch, channels, height, width = x.shape
+    batch, _, height, width = x.shape
     filters, per_group, *kernel = weight.shape
     (sy, sx), (dy, dx) = pair("stride", stride, 1), pair("dilation", dilation, 1)
     pads = resolve_padding(padding, (kernel[0], kernel[1]), (sy, sx), (dy, dx))
@@ -50,7 +51,7 @@ def avg_pool2d(
 ) -> Array:
     """Mean of each window by walking over it: (B, C, H, W) -> (B, C, H', W'). The fast twin is `ops.avg_pool2d`.
 
-    The divisor counts the window's pixels inside the picture, or, with `count_include_pad`, inside picture and padding.
+    The divisor counts the window's pixels inside the picture, or, with `count_include_pad`, inside the padding too.
     """
     return _pool(x, kernel_size, stride, padding, 1, ceil_mode, maximum=False, include_pad=count_include_pad)
 
@@ -94,5 +95,5 @@ def _pool(
             elif v < height + py and u < width + px:
                 padded += 1
         count = len(pixels) + (padded if include_pad else 0)
-        out[b, c, y, col] = np.max(pixels) if maximum else sum(pixels) / count
+        out[b, c, y, col] = np.max(pixels, initial=-np.inf) if maximum else sum(pixels) / count
     return out

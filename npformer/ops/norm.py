@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 
@@ -27,20 +28,24 @@ def batch_norm(
 
     Raises TypeError or ValueError. Source: Ioffe, Szegedy 2015, "Batch Normalization", algorithm 2.
     """
-    check_float(x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    optional = ("weight", "bias")
+    check_float(x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias, optional=optional)
+    if eps < 0:
+        raise ValueError(f"eps must not be negative, got {eps}")
     if x.ndim < 2:
         raise ValueError(f"x must be laid out as (B, C, ...), got shape {x.shape}")
     channels = x.shape[1]
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, array in named.items():
         check_shape(name, array, (channels,), "one number per channel of x")
-    scale = 1 / np.sqrt(running_var + x.dtype.type(eps))
+    # One number per channel: float64 costs nothing here, and each is then rounded only once.
+    scale = 1 / np.sqrt(running_var.astype(np.float64) + eps)
     if weight is not None:
         scale = weight * scale
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
     per_channel = (channels,) + (1,) * (x.ndim - 2)
-    out = x * scale.reshape(per_channel)
-    out += shift.reshape(per_channel)
+    out = x * scale.astype(x.dtype).reshape(per_channel)
+    out += shift.astype(x.dtype).reshape(per_channel)
     return out
 
 
@@ -60,16 +65,19 @@ def layer_norm(
 
     Raises TypeError or ValueError. Source: Ba, Kiros, Hinton 2016, "Layer Normalization".
     """
-    check_float(x=x, weight=weight, bias=bias)
+    check_float(x=x, weight=weight, bias=bias, optional=("weight", "bias"))
+    if not isinstance(normalized_shape, Sequence) or not all(isinstance(n, Integral) for n in normalized_shape):
+        raise TypeError(f"normalized_shape must be a sequence of whole numbers, got {normalized_shape!r}")
     shape = tuple(normalized_shape)
     if not shape or x.shape[-len(shape) :] != shape:
         raise ValueError(f"x must end in normalized_shape = {shape}, got shape {x.shape}")
     check_shape("weight", weight, shape, "normalized_shape")
     check_shape("bias", bias, shape, "normalized_shape")
     axes = tuple(range(-len(shape), 0))
-    out = x - x.mean(axes, keepdims=True)
-    variance = np.square(out).mean(axes, keepdims=True)
-    out /= np.sqrt(variance + x.dtype.type(eps))
+    # Sums over hundreds of numbers lose digits in float32: add up in float64, then round once.
+    out = x - x.mean(axes, keepdims=True, dtype=np.float64).astype(x.dtype)
+    variance = np.square(out).mean(axes, keepdims=True, dtype=np.float64)
+    out *= (1 / np.sqrt(variance + eps)).astype(x.dtype)
     if weight is not None:
         out *= weight
     if bias is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 
 from ._check import Array, check_float, check_rank
@@ -30,6 +32,8 @@ def avg_pool2d(
     Raises TypeError or ValueError. Source: `torch.nn.functional.avg_pool2d`.
     """
     kernel, step, pads = _geometry(x, kernel_size, stride, padding)
+    if not (divisor_override is None or isinstance(divisor_override, Integral)):
+        raise TypeError(f"divisor_override must be a whole number, got {divisor_override!r}")
     if divisor_override == 0:
         raise ValueError("divisor_override must not be 0")
     size = tuple(output_size(x.shape[a - 2], kernel[a], step[a], pads[a], 1, ceil_mode) for a in (0, 1))
@@ -37,8 +41,8 @@ def avg_pool2d(
     if divisor_override is not None:
         total /= x.dtype.type(divisor_override)
         return total
-    rows, columns = (_counts(x.shape[a - 2], kernel[a], step[a], pads[a][0], size[a], count_include_pad) for a in (0, 1))
-    total /= np.outer(rows, columns).astype(x.dtype)
+    counts = [_counts(x.shape[a - 2], kernel[a], step[a], pads[a][0], size[a], count_include_pad) for a in (0, 1)]
+    total /= np.outer(*counts).astype(x.dtype)
     return total
 
 
@@ -67,7 +71,7 @@ def max_pool2d(
 
 
 def pool_mixer(x: Array, pool_size: int = 3) -> Array:
-    """PoolFormer's token mixer: how far each pixel is from the mean of its neighbourhood. (B, C, H, W), same shape out.
+    """PoolFormer's token mixer: how far each pixel is from the mean of its neighbourhood: (B, C, H, W), same out.
 
     out = avg_pool(x) - x, over pool_size x pool_size windows at stride 1, counting real pixels only at the border.
 
@@ -77,9 +81,23 @@ def pool_mixer(x: Array, pool_size: int = 3) -> Array:
     Raises TypeError or ValueError, for an even `pool_size` too (the result would have another size than x).
     Source: Yu et al. 2022, "MetaFormer Is Actually What You Need for Vision", algorithm 1.
     """
-    if pool_size % 2 == 0:
+    if not isinstance(pool_size, Integral):
+        raise TypeError(f"pool_size must be a whole number, got {pool_size!r}")
+    if pool_size < 1 or pool_size % 2 == 0:
         raise ValueError(f"pool_size must be odd so that the mixer keeps the size of x, got {pool_size}")
     return avg_pool2d(x, pool_size, 1, pool_size // 2, count_include_pad=False) - x
+
+
+def token_mean(x: Array) -> Array:
+    """Mean over all tokens, the last step before a classifier: (B, N, D) -> (B, D).
+
+    Added up in float64 and rounded once, whatever the dtype.
+
+    Raises TypeError or ValueError.
+    """
+    check_float(x=x)
+    check_rank("x", x, (3,), "(B, N, D)")
+    return x.mean(axis=1, dtype=np.float64).astype(x.dtype)
 
 
 def _geometry(

@@ -34,8 +34,8 @@ def pair(name: str, value: int | Sequence[int], minimum: int) -> Pair:
 def resolve_padding(padding: Padding, kernel: Pair, stride: Pair, dilation: Pair) -> Pads:
     """Turn every way of writing a padding into ((top, bottom), (left, right)).
 
-    An int pads all four sides, a pair (vertical, horizontal), two pairs each side on its own; "valid" is no padding and
-    "same" keeps the size: dilation * (k - 1) in all, the odd pixel below and to the right. As in torch, "same" is
+    An int pads all four sides, a pair (vertical, horizontal), two pairs each side on its own; "valid" is no padding
+    and "same" keeps the size: dilation * (k - 1) in all, the odd pixel below and to the right. As in torch, "same" is
     refused for strides above 1; `same_padding` computes what TensorFlow means by SAME there.
 
     Raises TypeError or ValueError.
@@ -63,13 +63,13 @@ def same_padding(size: Pair, kernel_size: int | Pair, stride: int | Pair = 1, di
     after. One-sided where it is odd: at stride 2 an even picture gets its extra pixel below and to the right, where
     PyTorch's symmetric padding would put it on both sides and shift the whole sampling grid.
 
-    Returns ((top, bottom), (left, right)), which `conv2d` takes as `padding`.
+    Returns ((top, bottom), (left, right)), which `conv2d` takes as `padding`. Raises TypeError or ValueError.
     Source: EfficientNet's reference implementation pads so; see TensorFlow's guide to tf.nn padding.
     """
     pads = []
-    for n, k, s, d in zip(
-        size, pair("kernel_size", kernel_size, 1), pair("stride", stride, 1), pair("dilation", dilation, 1), strict=True
-    ):
+    kernel = pair("kernel_size", kernel_size, 1)
+    step, spread = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    for n, k, s, d in zip(pair("size", size, 1), kernel, step, spread, strict=True):
         total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
         pads.append((total // 2, total - total // 2))
     return pads[0], pads[1]
@@ -82,6 +82,8 @@ def output_size(size: int, kernel: int, stride: int, pads: Pair, dilation: int, 
     (torch's rule). Raises ValueError where the kernel does not fit at all.
     """
     reach = dilation * (kernel - 1) + 1
+    if size < 1:
+        raise ValueError(f"x is too small: it has {size} pixels along one axis, and padding alone makes no picture")
     room = size + sum(pads) - reach
     if room < 0 and not (ceil_mode and room > -stride):
         raise ValueError(f"x is too small: {size} pixels padded by {pads} cannot hold a kernel that spans {reach}")

@@ -1,0 +1,22 @@
+"""The shipped models in PyTorch, and what both sides see of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from transformers.models.deprecated import efficientformer as hf
+
+from npformer import AutoImageProcessor, load_image
+from npformer.assets import model_directory, sample_pictures
+
+
+def oracle_model(name: str, dtype: torch.dtype) -> torch.nn.Module:
+    """transformers' own loading of a shipped directory."""
+    model = hf.EfficientFormerForImageClassification.from_pretrained(model_directory(name), torch_dtype=torch.float32)
+    return model.to(dtype).eval()
+
+
+def sample_input(name: str) -> np.ndarray:
+    """Three of the shipped pictures as that model's processor prepares them."""
+    pictures = [load_image(path) for path in list(sample_pictures())[:3]]
+    return AutoImageProcessor.from_pretrained(name)(pictures, return_tensors="np")["pixel_values"]

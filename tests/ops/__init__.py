@@ -1,0 +1,1 @@
+"""Tests of npformer.ops that need no torch."""

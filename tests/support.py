@@ -1,0 +1,175 @@
+"""Configurations, weights and inputs that the golden values, the live comparison and the mutants all share.
+
+Weights are random and of order one everywhere, layer scales, attention biases and norm statistics included: at their
+usual initial values (1e-5, 0, 0 and 1) a wrong pooling divisor or a transposed bias table would pass unseen. They are
+drawn by parameter *name*, so PyTorch and NumPy make the same ones without sharing a file.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npformer.models import efficientformer
+from npformer.models.efficientformer import VARIANTS, EfficientFormerConfig
+
+GOLDEN = Path(__file__).parent / "golden"
+SAMPLES = 12
+TOLERANCE = 1e-11  # of a layer's largest value, in float64
+
+SMALL = {"depths": [1, 2, 1, 3], "hidden_sizes": [12, 20, 28, 36], "dim": 36, "num_labels": 11}
+
+
+@dataclass
+class Case:
+    """One model to compare: its class, config, and the shape of its input (odd and not square where it may be)."""
+
+    class_name: str
+    shape: tuple[int, int, int, int]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def config(self) -> EfficientFormerConfig:
+        return EfficientFormerConfig(**self.settings)
+
+    def model(self) -> Any:
+        return getattr(efficientformer, self.class_name)(self.config(), init_weights=False)
+
+
+BARE = "EfficientFormerModel"
+ONE_HEAD = "EfficientFormerForImageClassification"
+TWO_HEADS = "EfficientFormerForImageClassificationWithTeacher"
+
+
+def variant(name: str) -> dict[str, Any]:
+    return {**VARIANTS[name], "dim": VARIANTS[name]["hidden_sizes"][-1], "num_labels": 1000}
+
+
+CASES = {
+    "l1": Case(TWO_HEADS, (2, 3, 221, 199), variant("efficientformer-l1")),
+    "l3": Case(TWO_HEADS, (2, 3, 197, 224), variant("efficientformer-l3")),
+    "l7": Case(TWO_HEADS, (1, 3, 224, 211), variant("efficientformer-l7")),
+    "resolution-5": Case(
+        ONE_HEAD,
+        (3, 3, 159, 131),
+        {**SMALL, "resolution": 5, "num_attention_heads": 3, "key_dim": 10, "attention_ratio": 3, "num_meta3d_blocks": 2},
+    ),
+    "no-layer-scale-relu-grey": Case(
+        TWO_HEADS,
+        (2, 1, 199, 222),
+        {**SMALL, "use_layer_scale": False, "hidden_act": "relu", "num_channels": 1, "num_attention_heads": 4},
+    ),
+    "pool-5-other-eps-four-channels": Case(
+        ONE_HEAD,
+        (2, 4, 224, 193),
+        {
+            **SMALL, "pool_size": 5, "mlp_expansion_ratio": 2, "num_channels": 4, "layer_norm_eps": 1e-2,
+            "batch_norm_eps": 1e-1, "num_meta3d_blocks": 2, "key_dim": 5,
+        },
+    ),
+    "attention-only-last-stage": Case(
+        TWO_HEADS,
+        (2, 3, 223, 224),
+        {**SMALL, "num_meta3d_blocks": 3, "hidden_act": "gelu_new", "num_attention_heads": 1, "key_dim": 9},
+    ),
+    "three-stages-wide-kernel": Case(
+        ONE_HEAD,
+        (7, 3, 117, 118),
+        {
+            "depths": [2, 1, 3], "hidden_sizes": [14, 14, 22], "downsamples": [False, True, True], "dim": 22,
+            "resolution": 10, "downsample_patch_size": 5, "downsample_stride": 3, "downsample_pad": 2,
+            "num_meta3d_blocks": 2, "num_attention_heads": 2, "key_dim": 8, "num_labels": 1, "hidden_act": "silu",
+        },
+    ),
+    "fractional-ratios": Case(
+        BARE,
+        (2, 3, 220, 195),
+        {**SMALL, "attention_ratio": 1.5, "key_dim": 7, "mlp_expansion_ratio": 2.5, "hidden_act": "quick_gelu"},
+    ),
+    "resolution-9-four-blocks": Case(
+        ONE_HEAD,
+        (1, 3, 287, 259),
+        {
+            **SMALL, "depths": [1, 0, 1, 5], "resolution": 9, "image_size": 288, "num_meta3d_blocks": 4,
+            "num_attention_heads": 5, "key_dim": 3, "attention_ratio": 2, "hidden_act": "mish", "drop_path_rate": 0.1,
+            "hidden_dropout_prob": 0.3,
+        },
+    ),
+}  # fmt: skip
+
+
+def random_state(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Random float64 values for every name of a state dict; integers (index tables, counters) stay as they are."""
+    return {
+        name: array if np.issubdtype(array.dtype, np.integer) else _draw(name, array.shape)
+        for name, array in arrays.items()
+    }
+
+
+def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    generator = np.random.default_rng(zlib.crc32(name.encode()))
+    normal = generator.standard_normal(shape)
+    last = name.rsplit(".", 1)[-1]
+    if last == "running_var":
+        return 0.5 + generator.random(shape)
+    if last.startswith("layer_scale"):
+        return np.sign(normal) * (0.3 + 0.5 * generator.random(shape))
+    if last == "weight" and len(shape) == 1:  # of a norm
+        return np.sign(normal) * (0.6 + 0.6 * generator.random(shape))
+    if last == "weight":
+        return normal / np.sqrt(np.prod(shape[1:]))  # outputs of order one, whatever the layer's width
+    return normal  # biases, running means, attention biases
+
+
+def pixel_values(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(7).standard_normal(shape)
+
+
+def fill(model: Any, dtype: Any) -> Any:
+    """The model with random weights in `dtype`."""
+    return model.astype(dtype).load_state_dict(random_state(model.state_dict()))
+
+
+def sample_positions(name: str, size: int) -> np.ndarray:
+    """Which elements of a flattened value the golden file keeps."""
+    return np.random.default_rng(zlib.crc32(name.encode())).integers(0, size, SAMPLES)
+
+
+def digest(name: str, value: np.ndarray) -> dict[str, Any]:
+    """What a golden file keeps of one value."""
+    return {
+        "shape": list(value.shape),
+        "mean": float(value.mean()),
+        "std": float(value.std()),
+        "largest": float(np.abs(value).max()),
+        "samples": value.reshape(-1)[sample_positions(name, value.size)].tolist(),
+    }
+
+
+def read_golden(name: str) -> dict[str, dict[str, Any]]:
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def write_golden(name: str, values: Iterable[tuple[str, np.ndarray]]) -> None:
+    lines = [f"{json.dumps(key)}: {json.dumps(digest(key, value))}" for key, value in values]
+    (GOLDEN / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def assert_matches_golden(trace: Mapping[str, np.ndarray], golden: Mapping[str, dict[str, Any]]) -> None:
+    """Every recorded value of PyTorch's is here under the same name, with the same shape and numbers."""
+    missing = [name for name in golden if name not in trace]
+    assert not missing, f"no value for {missing}"
+    for name, expected in golden.items():
+        value = trace[name]
+        assert list(value.shape) == expected["shape"], name
+        bound = TOLERANCE * expected["largest"]
+        ours = digest(name, value)
+        worst = np.abs(np.subtract(ours["samples"], expected["samples"])).max()
+        assert worst <= bound, f"{name}: off by {worst:.1e}, {worst / expected['largest']:.1e} of its largest value"
+        for statistic in ("mean", "std", "largest"):
+            assert abs(ours[statistic] - expected[statistic]) <= bound, f"{name}: {statistic} differs"
