@@ -16,8 +16,12 @@ from . import __version__, ops
 from .assets import DEFAULT_MODEL, sample_pictures
 from .image import BaseImageProcessor, EfficientFormerImageProcessor, load_image
 from .models.auto import AutoImageProcessor, AutoModelForImageClassification
-from .models.efficientformer import VARIANTS, EfficientFormerConfig, EfficientFormerForImageClassificationWithTeacher
-from .models.efficientformer import token_grid
+from .models.efficientformer import (
+    VARIANTS,
+    EfficientFormerConfig,
+    EfficientFormerForImageClassificationWithTeacher,
+    token_grid,
+)
 from .models.pretrained import PreTrainedModel
 from .summary import format_summary, summarize
 from .trace import record
@@ -47,7 +51,9 @@ def classify(args: argparse.Namespace) -> None:
     truth = {} if args.pictures else sample_pictures()
     pictures = [Path(name) for name in args.pictures] or list(truth)
     if variant_name(args.model):
-        raise ValueError(f"--model {args.model} has no weights here and would only guess; give a directory that holds some")
+        raise ValueError(
+            f"--model {args.model} has no weights here and would only guess; give a directory that holds some"
+        )
     model, processor = load_model(args.model)
     labels = model.config.id2label
     if not 1 <= args.top <= len(labels):
@@ -73,10 +79,12 @@ def classify(args: argparse.Namespace) -> None:
 
 def summary(args: argparse.Namespace) -> None:
     """Print a model's layers."""
+    if args.size is not None and args.size < 1:
+        raise ValueError(f"--size must be at least 1, got {args.size}")
     model, processor = load_model(args.model, args.size)
     size = args.size or processor_size(processor)
-    print(f"{args.model} on one picture of {size} x {size}\n")
-    print(format_summary(summarize(model, size, size)))
+    table = format_summary(summarize(model, size, size))
+    print(f"{args.model} on one picture of {size} x {size}\n\n{table}")
 
 
 def record_trace(args: argparse.Namespace) -> None:
@@ -130,7 +138,16 @@ def _print_predictions(results: list[dict[str, Any]], name: str, model: PreTrain
         bar = (full * round(first["probability"] * 10)).ljust(10)
         then = ", ".join(f"{guess['label']} {guess['probability']:.1%}" for guess in others)
         mark = "" if not result["truth"] else "  " if first["label"] == result["truth"] else "! "
-        lines.append([path, result["truth"] or "", mark + first["label"], f"{bar} {first['probability']:6.1%}", then, f"{result['milliseconds']:.1f}"])
+        lines.append(
+            [
+                path,
+                result["truth"] or "",
+                mark + first["label"],
+                f"{bar} {first['probability']:6.1%}",
+                then,
+                f"{result['milliseconds']:.1f}",
+            ]
+        )
     keep = [i for i in range(6) if any(line[i] for line in lines)]
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(6)]
     for line in [head, *lines]:
@@ -169,7 +186,11 @@ def _parser() -> argparse.ArgumentParser:
     variants = ", ".join(VARIANTS)
     command = commands.add_parser("summary", help="list a model's layers, parameters and multiply-adds")
     command.add_argument(
-        "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=f"directory, shipped name, or one of {variants}"
+        "model",
+        nargs="?",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help=f"directory, shipped name, or one of {variants}",
     )
     command.add_argument("--size", type=int, metavar="N", help="side of the picture in pixels (default: the model's)")
     command.set_defaults(run=summary)
@@ -181,5 +202,3 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s")
     command.set_defaults(run=record_trace)
     return parser
-
-

@@ -1,8 +1,8 @@
 """The smallest possible Module: named children, named arrays, and a call that others can watch.
 
-A module is a Python object whose attributes are arrays (its weights) and other modules (its children). Names follow from
-attribute names, so `model.encoder.last_stage` is named "encoder.last_stage", as in PyTorch, and a state dict is a flat
-mapping from such names to arrays. `forward` computes and never changes the module.
+A module is a Python object whose attributes are arrays (its weights) and other modules (its children). Names follow
+from attribute names, so `model.encoder.last_stage` is named "encoder.last_stage", as in PyTorch, and a state dict is a
+flat mapping from such names to arrays. `forward` computes and never changes the module.
 
 The tap: while `watch(model, observer)` is active, every call of a module below `model`, and every value it hands to
 `self.tap`, passes through the observer, which may look at it or replace it. Recording, comparing and timing are all
@@ -27,20 +27,21 @@ from .ops import Array
 class Observer(Protocol):
     """What watches a model: called with each named value; returns the value to go on with (usually the same)."""
 
-    def __call__(
-        self, name: str, module: Module, inputs: tuple[Any, ...], output: Array, layout: str | None
-    ) -> Array:
+    def __call__(self, name: str, module: Module, inputs: tuple[Any, ...], output: Array, layout: str | None) -> Array:
         """See one value. `inputs` is empty, and `layout` given, for inner values ("<module>:<value>")."""
 
 
-_WATCH: ContextVar[tuple[Observer, dict[int, str]] | None] = ContextVar("npformer_watch", default=None)
+_WATCH: ContextVar[tuple[tuple[Observer, dict[int, str]], ...]] = ContextVar("npformer_watch", default=())
 
 
 @contextmanager
 def watch(model: Module, observer: Observer) -> Iterator[None]:
-    """Let `observer` see, and replace, every named value computed below `model` in this thread or task."""
+    """Let `observer` see, and replace, every named value computed below `model` in this thread or task.
+
+    Watches nest: an inner observer sees what the outer ones made of a value.
+    """
     names = {id(module): name for name, module in model.named_modules()}
-    token = _WATCH.set((observer, names))
+    token = _WATCH.set((*_WATCH.get(), (observer, names)))
     try:
         yield
     finally:
@@ -60,35 +61,37 @@ class Module:
     derived: tuple[str, ...] = ()
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """Run `forward`, letting an active observer see, and replace, the result.
+        """Run `forward`, letting active observers see, and replace, the result.
 
-        Of a result with several values the observer gets the main one: the first of a tuple, or what a model output
+        Of a result with several values an observer gets the main one: the first of a tuple, or what a model output
         calls `main`.
         """
         output = self.forward(*inputs, **options)
-        watching = _WATCH.get()
-        if watching is None or id(self) not in watching[1]:
-            return output
-        observer, name = watching[0], watching[1][id(self)]
-        if isinstance(output, tuple):
-            return (observer(name, self, inputs, output[0], None), *output[1:])
-        if hasattr(output, "replace_main"):
-            return output.replace_main(observer(name, self, inputs, output.main, None))
-        return observer(name, self, inputs, output, None)
+        for observer, names in _WATCH.get():
+            if id(self) not in names:
+                continue
+            name = names[id(self)]
+            if isinstance(output, tuple):
+                output = (observer(name, self, inputs, output[0], None), *output[1:])
+            elif hasattr(output, "replace_main"):
+                output = output.replace_main(observer(name, self, inputs, output.main, None))
+            else:
+                output = observer(name, self, inputs, output, None)
+        return output
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Compute the module's output."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def tap(self, value_name: str, value: Array, layout: str) -> Array:
-        """Show an inner value to the observer as "<module>:<value_name>"; returns it, or what the observer put instead.
+        """Show an inner value to the observer as "<module>:<value_name>"; returns it, or what is to replace it.
 
         `layout` spells its axes in the project's letters, such as "BhNN".
         """
-        watching = _WATCH.get()
-        if watching is None or id(self) not in watching[1]:
-            return value
-        return watching[0](f"{watching[1][id(self)]}:{value_name}", self, (), value, layout)
+        for observer, names in _WATCH.get():
+            if id(self) in names:
+                value = observer(f"{names[id(self)]}:{value_name}", self, (), value, layout)
+        return value
 
     def multiply_adds(self, inputs: tuple[Any, ...], output: Any) -> int:
         """Multiply-adds of this module's own matrix products for one call, children not counted."""
@@ -101,7 +104,7 @@ class Module:
                 yield name, value
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module (named "") and all below it, parents first, with dotted names."""
+        """The module itself (named "") and all below it, parents first, with dotted names."""
         yield prefix, self
         for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
@@ -127,27 +130,34 @@ class Module:
         Raises ValueError.
         """
         slots = {name: (module, attribute) for name, module, attribute in self.named_arrays()}
-        missing = [name for name, (module, key) in slots.items() if name not in state and key not in module.optional]
+        arrays = {name: np.asarray(value) for name, value in state.items()}
+        missing = [name for name, (module, key) in slots.items() if name not in arrays and key not in module.optional]
         problems = [f"missing {name}" for name in missing]
-        problems += [f"unexpected {name}" for name in state if name not in slots]
+        problems += [f"unexpected {name}" for name in arrays if name not in slots]
         for name, (module, attribute) in slots.items():
             expected = getattr(module, attribute).shape
-            if name in state and state[name].shape != expected:
-                problems.append(f"{name} has shape {state[name].shape} instead of {expected}")
+            if name in arrays and arrays[name].shape != expected:
+                problems.append(f"{name} has shape {arrays[name].shape} instead of {expected}")
+            elif name in arrays and arrays[name].dtype.kind not in "biuf":
+                problems.append(f"{name} holds {arrays[name].dtype}, which are no real numbers")
         if problems:
             raise ValueError(f"state does not fit {type(self).__name__}: " + "; ".join(problems))
         for name, (module, attribute) in slots.items():
-            if name in state and attribute not in module.derived:
-                setattr(module, attribute, state[name].astype(getattr(module, attribute).dtype, copy=False))
+            if name in arrays and attribute not in module.derived:
+                setattr(module, attribute, arrays[name].astype(getattr(module, attribute).dtype, copy=False))
         return self
 
     def astype(self, dtype: Any) -> Self:
-        """The same model with its floats in another dtype, as a new model; `np.float64` gives the exact twin."""
+        """The same model with its floats in another dtype, as a new model; `np.float64` gives the exact twin.
+
+        Raises ValueError or TypeError for what is no float type.
+        """
+        if not np.issubdtype(np.dtype(dtype), np.floating):
+            raise ValueError(f"dtype must be a float type such as np.float64, got {dtype!r}")
         twin = copy.deepcopy(self, {id(getattr(m, a)): getattr(m, a) for _, m, a in self.named_arrays()})
         for _, module, attribute in twin.named_arrays():
             array = getattr(module, attribute)
-            if np.issubdtype(array.dtype, np.floating):
-                setattr(module, attribute, array.astype(dtype))
+            setattr(module, attribute, array.astype(dtype if np.issubdtype(array.dtype, np.floating) else array.dtype))
         return twin
 
     def num_parameters(self) -> int:
@@ -292,6 +302,4 @@ class AvgPool2d(Module):
 
     def forward(self, x: Array) -> Array:
         """Average each window."""
-        return ops.avg_pool2d(
-            x, self.kernel_size, self.stride, self.padding, count_include_pad=self.count_include_pad
-        )
+        return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, count_include_pad=self.count_include_pad)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .models.pretrained import PreTrainedModel
 from .nn import Identity, Module, watch
 from .ops import Array
 
@@ -27,7 +28,7 @@ class Row:
     multiply_adds: int
 
 
-def summarize(model: Module, height: int, width: int) -> list[Row]:
+def summarize(model: PreTrainedModel, height: int, width: int) -> list[Row]:
     """Run the model once on a black picture of that size (batch 1) and list its modules, parents first."""
     shapes: dict[str, tuple[int, ...]] = {}
     own: dict[str, int] = {}
@@ -51,11 +52,16 @@ def summarize(model: Module, height: int, width: int) -> list[Row]:
 
 def format_summary(rows: list[Row]) -> str:
     """The table as text, children indented below their parents, with totals and the counting rule."""
-    shown = [(_indented(row.name), row.kind, _times(row.shape), f"{row.parameters:,}", f"{row.multiply_adds:,}") for row in rows]
+    shown = [
+        (_indented(row.name), row.kind, _times(row.shape), f"{row.parameters:,}", f"{row.multiply_adds:,}")
+        for row in rows
+    ]
     head = ("layer", "class", "output", "parameters", "multiply-adds")
     widths = [max(len(line[i]) for line in [head, *shown]) for i in range(5)]
     lines = [
-        "  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
         for line in [head, tuple("-" * w for w in widths), *shown]
     ]
     total = rows[0]

@@ -66,7 +66,14 @@ class Trace(Mapping[str, np.ndarray]):
         if metadata.get("format") != "npformer-trace":
             raise ValueError(f"{path} is a safetensors file but not a trace: its metadata lacks npformer-trace")
         values = read_tensors(Path(path))
-        return cls({name: values[name] for name in json.loads(metadata["order"])}, json.loads(metadata["layouts"]))
+        try:
+            order, layouts = json.loads(metadata["order"]), json.loads(metadata["layouts"])
+            complete = isinstance(layouts, dict) and set(order) == set(layouts) == set(values)
+        except (KeyError, TypeError, ValueError, RecursionError):
+            complete = False
+        if not complete:
+            raise ValueError(f"{path} is damaged: its order and layouts do not name the values it holds")
+        return cls({name: values[name] for name in order}, layouts)
 
 
 def record(model: Module, pixel_values: np.ndarray, **options: Any) -> Trace:

@@ -57,7 +57,10 @@ CASES = {
     "resolution-5": Case(
         ONE_HEAD,
         (3, 3, 159, 131),
-        {**SMALL, "resolution": 5, "num_attention_heads": 3, "key_dim": 10, "attention_ratio": 3, "num_meta3d_blocks": 2},
+        {
+            **SMALL, "resolution": 5, "num_attention_heads": 3, "key_dim": 10, "attention_ratio": 3,
+            "num_meta3d_blocks": 2,
+        },
     ),
     "no-layer-scale-relu-grey": Case(
         TWO_HEADS,

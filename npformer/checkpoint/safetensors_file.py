@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     Raises FileNotFoundError, or ValueError where the file is not, or not quite, safetensors.
     """
     header, start = _read_header(path)
-    header.pop("__metadata__", None)
+    del header["__metadata__"]
     size = path.stat().st_size - start
     data = np.memmap(path, np.uint8, "r", start, (size,)) if size else np.empty(0, np.uint8)
     tensors, position = {}, 0
@@ -76,18 +77,26 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The free-text metadata of a safetensors file ({} where it has none). Raises as `read_tensors`."""
-    return _read_header(path)[0].get("__metadata__", {})
+    return _read_header(path)[0]["__metadata__"]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file atomically: it appears whole or not at all."""
+    """Write a safetensors file atomically: it appears whole or not at all. Raises OSError where it cannot."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        partial.touch()  # with the permissions that any new file gets; the library would grant them to the owner only
+        mode = partial.stat().st_mode
         # np.array(order="C") rather than ascontiguousarray, which would turn a scalar into a list of one.
         save_file({k: np.array(v, order="C", copy=None) for k, v in tensors.items()}, partial, metadata)
+        partial.chmod(mode)
         os.replace(partial, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -95,29 +104,37 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[
 def write_checkpoint(directory: Path, tensors: Mapping[str, np.ndarray], max_shard_size: int) -> None:
     """Write a model directory's weights: one file, or, above `max_shard_size` bytes, shards and their index.
 
-    What an earlier save of the other kind left is removed, since readers would not know which of the two to trust.
+    What an earlier save left and this one did not replace is removed: readers would not know which of them to trust.
     """
     shards: list[dict[str, np.ndarray]] = [{}]
     for name, array in tensors.items():
         if shards[-1] and sum(a.nbytes for a in shards[-1].values()) + array.nbytes > max_shard_size:
             shards.append({})
         shards[-1][name] = array
-    metadata = {"format": "pt"}  # transformers refuses files without it
-    if len(shards) == 1:
-        write_tensors(directory / WEIGHTS_NAME, tensors, metadata)
-        (directory / INDEX_NAME).unlink(missing_ok=True)
-        return
     names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        names = [WEIGHTS_NAME]
     for shard_name, shard in zip(names, shards, strict=True):
-        write_tensors(directory / shard_name, shard, metadata)
+        write_tensors(directory / shard_name, shard, {"format": "pt"})  # transformers refuses files without it
+    if len(shards) > 1:
+        _write_index(directory / INDEX_NAME, names, shards)
+    for old in [directory / INDEX_NAME, directory / WEIGHTS_NAME, *directory.glob("model-?????-of-?????.safetensors")]:
+        if old.name not in names and (old.name != INDEX_NAME or len(shards) == 1):
+            old.unlink(missing_ok=True)
+
+
+def _write_index(path: Path, names: list[str], shards: list[dict[str, np.ndarray]]) -> None:
+    """Which shard holds which tensor, as JSON."""
     index = {
-        "metadata": {"total_size": sum(array.nbytes for array in tensors.values())},
+        "metadata": {"total_size": sum(array.nbytes for shard in shards for array in shard.values())},
         "weight_map": {name: shard_name for shard_name, shard in zip(names, shards, strict=True) for name in shard},
     }
-    partial = directory / f".{INDEX_NAME}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(index, indent=2) + "\n")
-    os.replace(partial, directory / INDEX_NAME)
-    (directory / WEIGHTS_NAME).unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -129,7 +146,11 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, 100_000_000):
             raise ValueError(f"{path} is not a safetensors file: its first 8 bytes claim a header of {length} bytes")
-        return _read_json(file.read(length), path), 8 + length
+        header = _read_json(file.read(length), path)
+    metadata = header.setdefault("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError(f"{path} is damaged: its __metadata__ must map names to texts")
+    return header, 8 + length
 
 
 def _read_json(raw: bytes, path: Path) -> dict[str, Any]:
@@ -150,12 +171,18 @@ def _offsets(path: Path, name: str, entry: Any) -> tuple[int, int]:
 
 
 def _shape_and_dtype(path: Path, name: str, entry: dict[str, Any]) -> tuple[tuple[int, ...], np.dtype]:
-    shape = entry.get("shape")
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError(f"{path} is damaged: {name} has the shape {shape!r}")
-    if entry.get("dtype") not in _DTYPES:
-        raise ValueError(f"{path}: {name} has dtype {entry.get('dtype')!r}; readable are {', '.join(_DTYPES)}")
-    return tuple(shape), np.dtype(_DTYPES[entry["dtype"]])
+    shape, dtype = entry.get("shape"), entry.get("dtype")
+    # 64 axes, and 2^63 bytes in them but for those of length 0, are as much as NumPy can name.
+    if (
+        not isinstance(shape, list)
+        or len(shape) > 64
+        or not all(type(n) is int and n >= 0 for n in shape)
+        or math.prod(max(n, 1) for n in shape) >= 2**59
+    ):
+        raise ValueError(f"{path} is damaged: {name} has the shape {reprlib.repr(shape)}")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ValueError(f"{path}: {name} has dtype {reprlib.repr(dtype)}; readable are {', '.join(_DTYPES)}")
+    return tuple(shape), np.dtype(_DTYPES[dtype])
 
 
 def _widen_bfloat16(bits: np.ndarray) -> np.ndarray:

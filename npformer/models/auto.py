@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..assets import model_directory
 from ..image import BaseImageProcessor, EfficientFormerImageProcessor, ViTImageProcessor
-from .config import PretrainedConfig, read_config
+from .config import PretrainedConfig, read_config, read_json
 from .efficientformer import (
     EfficientFormerConfig,
     EfficientFormerForImageClassification,
@@ -58,7 +57,7 @@ class AutoModelForImageClassification:
         settings = read_config(name_or_path)
         classes = CLASSIFIERS[_model_type(settings, name_or_path)]
         named = {cls.__name__: cls for cls in classes}
-        wanted = [named[name] for name in settings.get("architectures") or () if name in named]
+        wanted = [named[str(name)] for name in settings.get("architectures") or () if str(name) in named]
         return (wanted or classes)[0].from_pretrained(name_or_path, **options)
 
 
@@ -75,12 +74,9 @@ class AutoImageProcessor:
         path = model_directory(name_or_path) / "preprocessor_config.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path.parent} holds no {path.name}")
-        try:
-            settings = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON: {error}") from None
+        settings = read_json(path)
         old_name = str(settings.get("feature_extractor_type", "")).replace("FeatureExtractor", "ImageProcessor")
-        name = settings.get("image_processor_type", old_name).removesuffix("Fast")
+        name = str(settings.get("image_processor_type", old_name)).removesuffix("Fast")
         if not name:
             model_type = _model_type(read_config(name_or_path), name_or_path)
             name = {"efficientformer": "EfficientFormerImageProcessor"}[model_type]
@@ -91,9 +87,9 @@ class AutoImageProcessor:
 
 def _model_type(settings: dict[str, Any], name_or_path: str | Path) -> str:
     model_type = settings.get("model_type")
-    if model_type not in CONFIGS:
+    if not isinstance(model_type, str) or model_type not in CONFIGS:
         _unknown(name_or_path, "model_type", model_type, CONFIGS)
-    return str(model_type)
+    return model_type
 
 
 def _unknown(where: Any, key: str, found: Any, known: dict[str, Any]) -> NoReturn:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -71,20 +73,24 @@ class PretrainedConfig:
             label2id = None
         require(isinstance(id2label, Mapping), "id2label", id2label, "a mapping from class number to name")
         # JSON turns the numbers into strings; here they are numbers again.
-        self.id2label: dict[int, str] = {int(index): str(label) for index, label in id2label.items()}
-        expected = len(self.id2label)
-        require(set(self.id2label) == set(range(expected)), "id2label", list(id2label), f"the numbers 0 to {expected - 1}")
+        names = {_class_number(index): str(label) for index, label in id2label.items()}
+        expected = len(id2label)
+        numbered = f"a mapping whose keys are the numbers 0 to {expected - 1}"
+        require(set(names) == set(range(expected)), "id2label", id2label, numbered)
         require(number in (None, expected), "num_labels", number, f"{expected}, the number of labels in id2label")
         if label2id is None:
-            label2id = {label: index for index, label in self.id2label.items()}
+            label2id = {label: index for index, label in names.items()}
+        numbers = isinstance(label2id, Mapping) and all(_class_number(index) >= 0 for index in label2id.values())
+        require(numbers, "label2id", label2id, "a mapping from name to class number")
+        self.id2label: dict[int, str] = names
         self.label2id: dict[str, int] = {str(label): int(index) for label, index in label2id.items()}
 
     def validate(self) -> None:
         """Refuse impossible values. Called when the config and when a model is made."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings, `model_type` included."""
-        return {**vars(self), "model_type": self.model_type}
+        """A copy of all settings, `model_type` included."""
+        return {**copy.deepcopy(vars(self)), "model_type": self.model_type}
 
     def to_json_string(self) -> str:
         """All settings as JSON. Raises TypeError where one cannot be written (a function as `hidden_act`)."""
@@ -100,10 +106,12 @@ class PretrainedConfig:
         found = settings.get("model_type", cls.model_type)
         if found != cls.model_type:
             raise ValueError(f"model_type must be {cls.model_type!r} for {cls.__name__}, got {found!r}")
-        merged = {**settings, **overrides}
-        if "num_labels" in overrides and "id2label" not in overrides:
-            merged = {name: value for name, value in merged.items() if name not in ("id2label", "label2id")}
-        return cls(**merged)
+        stale: tuple[str, ...] = ()  # what is stored about other classes than those asked for
+        if "id2label" in overrides:
+            stale = ("num_labels", "label2id")
+        elif "num_labels" in overrides and overrides["num_labels"] != len(settings.get("id2label") or ()):
+            stale = ("id2label", "label2id")
+        return cls(**{**{name: value for name, value in settings.items() if name not in stale}, **overrides})
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **overrides: Any) -> Self:
@@ -120,6 +128,11 @@ def read_config(name_or_path: str | Path) -> dict[str, Any]:
     path = model_directory(name_or_path) / CONFIG_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} holds no {CONFIG_NAME}")
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds a JSON object. Raises ValueError."""
     try:
         settings = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -134,7 +147,7 @@ def to_json(settings: Mapping[str, Any]) -> str:
     for name, value in settings.items():
         if callable(value):
             raise TypeError(f"{name} must be a name to be saved, got the function {value!r}")
-    return json.dumps(settings, indent=2, sort_keys=True) + "\n"
+    return json.dumps(settings, indent=2, sort_keys=True, default=_plain_number) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -155,5 +168,22 @@ def require(condition: bool, name: str, value: Any, expected: str) -> None:
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether `value` is an integer (no bool) of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    """Whether `value` is an integer, Python's or NumPy's but no bool, of at least `least`."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def _class_number(key: Any) -> int:
+    """The class that 3, or JSON's "3", stands for; -1 where it is no number."""
+    try:
+        return int(key)
+    except (TypeError, ValueError):
+        return -1
+
+
+def _plain_number(value: Any) -> int | float:
+    """A NumPy number as the Python one that JSON can hold. Raises TypeError for anything else."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"settings must be numbers, texts, lists and mappings to be saved, got {value!r}")

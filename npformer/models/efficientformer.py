@@ -1,7 +1,7 @@
 """EfficientFormer: a vision transformer as fast as MobileNet, because most of it is no transformer.
 
-Four stages halve the picture's side each; their blocks ("Meta4D") mix neighbours by average pooling and channels by 1x1
-convolutions. Only the last stage ends in a few attention blocks ("Meta3D"), on 7 x 7 = 49 tokens.
+Four stages halve the picture's side each; their blocks ("Meta4D") mix neighbours by average pooling and channels by
+1x1 convolutions. Only the last stage ends in a few attention blocks ("Meta3D"), on 7 x 7 = 49 tokens.
 
     picture (B, 3, 224, 224)
       -> stem, two 3x3 convolutions of stride 2      (B,  48, 56, 56)
@@ -16,6 +16,7 @@ Source: Li et al. 2022, "EfficientFormer: Vision Transformers at MobileNet Speed
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -48,8 +49,8 @@ class EfficientFormerConfig(PretrainedConfig):
     width over that, and how many heads. resolution: the side of the token grid that the attention's bias table is for.
     mlp_expansion_ratio: hidden channels of an MLP over its own. pool_size: window of the pooling mixer, odd.
     downsample_patch_size, downsample_stride, downsample_pad: kernel, stride, padding between stages.
-    num_meta3d_blocks: attention blocks at the end of the last stage. hidden_act: "gelu", "relu", "selu", "gelu_new", any
-    other name in `ops.ACT2FN`, or a function. batch_norm_eps, layer_norm_eps (1e-12 here as in transformers; every
+    num_meta3d_blocks: attention blocks at the end of the last stage. hidden_act: "gelu", "relu", "selu", "gelu_new",
+    any other name in `ops.ACT2FN`, or a function. batch_norm_eps, layer_norm_eps (1e-12 here as in transformers; every
     other source trained with 1e-5). use_layer_scale, layer_scale_init_value: per-channel factors on each branch.
     initializer_range: deviation of fresh random weights. Kept but without effect at inference: num_hidden_layers,
     patch_size, image_size, distillation, hidden_dropout_prob, drop_path_rate.
@@ -135,7 +136,8 @@ class EfficientFormerConfig(PretrainedConfig):
         require(stages >= 1 and all(is_whole(d, 0) for d in self.depths), "depths", self.depths, "whole numbers >= 0")
         sizes_fit = len(self.hidden_sizes) == stages and all(is_whole(c, 2) for c in self.hidden_sizes)
         require(sizes_fit, "hidden_sizes", self.hidden_sizes, f"{stages} whole numbers >= 2, one per entry of depths")
-        require(len(self.downsamples) >= stages - 1, "downsamples", self.downsamples, f"at least {stages - 1} of True or False")
+        switches = len(self.downsamples) >= stages - 1 and all(s in (False, True) for s in self.downsamples)
+        require(switches, "downsamples", self.downsamples, f"at least {stages - 1} of True or False")
         width = self.hidden_sizes[-1]
         require(self.dim == width, "dim", self.dim, f"hidden_sizes[-1] = {width}")
         require(self.hidden_size == width, "hidden_size", self.hidden_size, f"hidden_sizes[-1] = {width}")
@@ -144,22 +146,35 @@ class EfficientFormerConfig(PretrainedConfig):
             "downsample_stride", "image_size",
         ):  # fmt: skip
             require(is_whole(getattr(self, name), 1), name, getattr(self, name), "a whole number of at least 1")
-        require(is_whole(self.downsample_pad, 0), "downsample_pad", self.downsample_pad, "a whole number of at least 0")
+        require(
+            is_whole(self.downsample_pad, 0), "downsample_pad", self.downsample_pad, "a whole number of at least 0"
+        )
         odd = self.pool_size is None or (is_whole(self.pool_size, 1) and self.pool_size % 2 == 1)
         require(odd, "pool_size", self.pool_size, "an odd whole number, so that pooling keeps the size")
         blocks = self.num_meta3d_blocks
-        require(is_whole(blocks, 0) and blocks <= self.depths[-1], "num_meta3d_blocks", blocks, f"0 to {self.depths[-1]}, the depth of the last stage")
-        known = callable(self.hidden_act) or self.hidden_act in ops.ACT2FN
+        require(
+            is_whole(blocks, 0) and blocks <= self.depths[-1],
+            "num_meta3d_blocks",
+            blocks,
+            f"0 to {self.depths[-1]}, the depth of the last stage",
+        )
+        known = callable(self.hidden_act) or (isinstance(self.hidden_act, str) and self.hidden_act in ops.ACT2FN)
         require(known, "hidden_act", self.hidden_act, f"a function or one of {', '.join(ops.ACT2FN)}")
         for name in ("attention_ratio", "mlp_expansion_ratio"):
             least = 1 / (self.key_dim if name == "attention_ratio" else min(self.hidden_sizes))
-            require(_is_number(getattr(self, name), least), name, getattr(self, name), f"a number of at least {least:.3g}")
+            require(
+                _is_number(getattr(self, name), least), name, getattr(self, name), f"a number of at least {least:.3g}"
+            )
         for name in ("batch_norm_eps", "layer_norm_eps", "initializer_range", "drop_path_rate", "hidden_dropout_prob"):
             require(_is_number(getattr(self, name), 0), name, getattr(self, name), "a number of at least 0")
+        scale = self.layer_scale_init_value
+        require(_is_number(scale, -sys.float_info.max), "layer_scale_init_value", scale, "a number")
 
 
 def _is_number(value: Any, least: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
+    """Whether `value` is a finite number, Python's or NumPy's but no bool, of at least `least`."""
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return bool(real and least <= value <= sys.float_info.max)
 
 
 class EfficientFormerConvStem(Module):
@@ -263,13 +278,18 @@ class EfficientFormerSelfAttention(Module):
         """Let every token look at every other. Returns the result (B, N, D) and the probabilities (B, h, N, N)."""
         batch, tokens, _ = x.shape
         # Each head's query, key and value lie side by side, head after head; values are four times as wide.
-        qkv = self.qkv(x).reshape(batch, tokens, self.num_heads, -1).swapaxes(1, 2)  # (B, h, N, 2d + e)
+        qkv = self.qkv(x).reshape(batch, tokens, self.num_heads, 2 * self.key_dim + self.value_dim)
+        qkv = qkv.swapaxes(1, 2)  # (B, h, N, 2d + e)
         query, key, value = np.split(qkv, [self.key_dim, 2 * self.key_dim], axis=-1)
-        query, key, value = self.tap("query", query, "BhNd"), self.tap("key", key, "BhNd"), self.tap("value", value, "BhNd")
+        query, key, value = (
+            self.tap("query", query, "BhNd"),
+            self.tap("key", key, "BhNd"),
+            self.tap("value", value, "BhNd"),
+        )
         # Gathered at every call: a cached copy would go stale when weights are loaded or changed.
         bias = self.tap("bias", self.attention_biases[:, self.attention_bias_idxs], "hNN")
         context, probs = ops.biased_attention(query, key, value, bias, tap=lambda name, v: self.tap(name, v, "BhNN"))
-        context = context.swapaxes(1, 2).reshape(batch, tokens, -1)  # (B, h, N, e) -> (B, N, h*e)
+        context = context.swapaxes(1, 2).reshape(batch, tokens, self.num_heads * self.value_dim)  # -> (B, N, h*e)
         return self.projection(context), probs
 
     def multiply_adds(self, inputs: tuple[Any, ...], output: Any) -> int:
@@ -279,7 +299,7 @@ class EfficientFormerSelfAttention(Module):
 
 
 class EfficientFormerMeta4D(Module):
-    """A block on maps: pooling mixes pixels, an MLP mixes channels, each added to its input. (B, C, H, W), same out."""
+    """A block on maps: pooling mixes pixels, an MLP channels, each added to its input. (B, C, H, W), same out."""
 
     def __init__(self, config: EfficientFormerConfig, channels: int) -> None:
         self.token_mixer = EfficientFormerPooling(3 if config.pool_size is None else config.pool_size)
@@ -288,13 +308,13 @@ class EfficientFormerMeta4D(Module):
         self.layer_scale_1, self.layer_scale_2 = _layer_scales(config, channels)
 
     def forward(self, x: Array) -> Array:
-        """x + scale_1 * mixer(x), then the same with the MLP. No norm before the mixer: batch norms sit in the MLP."""
+        """Add scale_1 * mixer(x), then scale_2 * mlp(x). No norm before the mixer: the batch norms sit in the MLP."""
         x = x + self.drop_path(_scaled(self.layer_scale_1, self.token_mixer(x)))
         return x + self.drop_path(_scaled(self.layer_scale_2, self.mlp(x)))
 
 
 class EfficientFormerMeta3D(Module):
-    """A block on tokens: attention mixes tokens, an MLP mixes channels, with layer norms before. (B, N, D), same out."""
+    """A block on tokens: attention mixes tokens, an MLP channels, layer norms before both. (B, N, D), same out."""
 
     def __init__(self, config: EfficientFormerConfig, width: int) -> None:
         self.token_mixer = EfficientFormerSelfAttention(config)
@@ -305,7 +325,7 @@ class EfficientFormerMeta3D(Module):
         self.layer_scale_1, self.layer_scale_2 = _layer_scales(config, width)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        """x + scale_1 * attention(norm(x)), then the same with the MLP. Returns also the attention's probabilities."""
+        """Add scale_1 * attention(norm(x)), then scale_2 * mlp(norm(x)). Returns also attention's probabilities."""
         mixed, probs = self.token_mixer(self.layernorm1(x))
         x = x + self.drop_path(_scaled(self.layer_scale_1, mixed))
         return x + self.drop_path(_scaled(self.layer_scale_2, self.mlp(self.layernorm2(x)))), probs
@@ -402,7 +422,7 @@ class EfficientFormerEncoder(Module):
         self.last_stage = EfficientFormerLastStage(config)
 
     def forward(self, x: Array) -> tuple[Array, Arrays, Arrays]:
-        """Returns the tokens, the hidden states (the input, then every stage's and downsampling's result), attentions."""
+        """Returns the tokens, the hidden states (the input, then the result of every step), and the attentions."""
         hidden_states: Arrays = (x,)
         for stage in self.intermediate_stages:
             x = stage(x)
@@ -422,15 +442,27 @@ def token_grid(config: EfficientFormerConfig, height: int, width: int) -> tuple[
 
     Raises ValueError for a picture too small to get there.
     """
-    steps = [(3, 2, 1)] * 2  # the stem's convolutions: kernel, stride, padding
-    steps += [
-        (config.downsample_patch_size, config.downsample_stride, config.downsample_pad)
-        for downsample in downsampling(config)
-        if downsample
-    ]
-    for kernel, stride, pad in steps:
-        height, width = (output_size(side, kernel, stride, (pad, pad), 1) for side in (height, width))
-    return height, width
+    sides = [height, width]
+    try:
+        for kernel, stride, pad in _strided_steps(config):
+            sides = [output_size(side, kernel, stride, (pad, pad), 1) for side in sides]
+    except ValueError as error:  # which is about x, some map on the way
+        raise ValueError(f"pixel_values of {height}x{width} are too small for this model: {error}") from None
+    return sides[0], sides[1]
+
+
+def picture_side(config: EfficientFormerConfig) -> int:
+    """The largest square picture that reaches the attention as `config.resolution` tokens a side: 224 for L1."""
+    side = config.resolution
+    for kernel, stride, pad in reversed(_strided_steps(config)):
+        side = side * stride + kernel - 2 * pad - 1
+    return side
+
+
+def _strided_steps(config: EfficientFormerConfig) -> list[tuple[int, int, int]]:
+    """Kernel, stride and padding of every convolution that makes the picture smaller, in order."""
+    downsample = (config.downsample_patch_size, config.downsample_stride, config.downsample_pad)
+    return [(3, 2, 1), (3, 2, 1)] + [downsample] * sum(downsampling(config))
 
 
 class EfficientFormerModel(PreTrainedModel):
@@ -459,8 +491,8 @@ class EfficientFormerModel(PreTrainedModel):
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Run the network on `pixel_values` (B, C, H, W), normalised as an image processor does.
 
-        Returns last_hidden_state (B, N, D), after the final layer norm; pooler_output, always None for this family; and
-        when asked for (the config decides where an argument is None) hidden_states, from the stem's output over every
+        Returns last_hidden_state (B, N, D), after the final layer norm; pooler_output, None for this family; and when
+        asked for (the config decides where an argument is None) hidden_states, from the stem's output over every
         stage's and downsampling's to the tokens before the final norm, and attentions, (B, h, N, N) per attention
         block. With return_dict=False the values that are there, as a tuple.
 
@@ -479,13 +511,13 @@ class EfficientFormerModel(PreTrainedModel):
 
     def _check_grid(self, height: int, width: int) -> None:
         """Refuse a picture whose tokens the bias table has no entries for. Raises ValueError."""
-        side = self.config.resolution
+        side, size = self.config.resolution, picture_side(self.config)
         grid = token_grid(self.config, height, width)
         if self.config.num_meta3d_blocks and grid != (side, side):
             raise ValueError(
-                f"pixel_values of {height}x{width} reach the attention blocks as {grid[0]}x{grid[1]} tokens, but their "
-                f"learned bias table is {side}x{side} (config.resolution), one entry per offset between two tokens; "
-                f"resize the pictures to {self.config.image_size}x{self.config.image_size}, as the image processor does"
+                f"pixel_values of {height}x{width} reach the attention blocks as {grid[0]}x{grid[1]} tokens, but "
+                f"their learned bias table is {side}x{side} (config.resolution), one entry per offset of two tokens; "
+                f"resize the pictures to {size}x{size}, as the image processor does"
             )
 
 

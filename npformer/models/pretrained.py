@@ -13,7 +13,7 @@ from ..assets import model_directory
 from ..checkpoint import read_checkpoint, write_checkpoint
 from ..nn import Conv2d, Linear, Module
 from ..ops import Array
-from .config import CONFIG_NAME, PretrainedConfig, to_json, write_text
+from .config import CONFIG_NAME, PretrainedConfig, is_whole, read_config, require, to_json, write_text
 
 
 class PreTrainedModel(Module):
@@ -52,9 +52,14 @@ class PreTrainedModel(Module):
         Weights of the wanted dtype stay mapped in the file; others are converted. `overrides` change the config.
         A checkpoint with a head loads into the bare model too; a head this class does not use is left out aloud.
 
-        Raises FileNotFoundError, or ValueError for a damaged file or weights that do not fit (all of them listed).
+        Raises FileNotFoundError; ValueError for a damaged file or weights that do not fit (all of them listed); or
+        TypeError for an override that is no setting of the config.
         """
         directory = model_directory(name_or_path)
+        settings = {"num_labels", *vars(cls.config_class()), *read_config(directory)}
+        for name in overrides:
+            if name not in settings:  # most likely misspelt, and without effect
+                raise TypeError(f"overrides must be settings of {cls.config_class.__name__}, got {name!r}")
         config = cls.config_class.from_pretrained(directory, **overrides)
         model = cls(config, init_weights=False)  # type: ignore[call-arg]
         if np.dtype(dtype) != np.float32:
@@ -70,11 +75,13 @@ class PreTrainedModel(Module):
         is_bare = not hasattr(self, self.base_model_prefix)
         if is_bare and any(name.startswith(prefix) for name in state):
             return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if not is_bare and not any(name.startswith(prefix) for name in state):  # saved from the bare model
+            state = {prefix + name: value for name, value in state.items()}
         unused = [name for name in state if name.startswith(self.heads_left_out)] if self.heads_left_out else []
         if unused:
             warnings.warn(
-                f"{type(self).__name__} does not use {', '.join(unused)} of this checkpoint, so its logits differ from "
-                f"those of {type(self).__name__}WithTeacher, which averages both heads",
+                f"{type(self).__name__} does not use {', '.join(unused)} of this checkpoint, so its logits differ "
+                f"from those of {type(self).__name__}WithTeacher, which averages both heads",
                 stacklevel=3,
             )
         return {name: value for name, value in state.items() if name not in unused}
@@ -83,9 +90,13 @@ class PreTrainedModel(Module):
         """Write `config.json` and `model.safetensors`, which `from_pretrained` and transformers read.
 
         Weights of more than `max_shard_size` bytes go into several files with an index.
+
+        Raises OSError where they cannot be written, ValueError, or TypeError for a config that JSON cannot hold.
         """
         directory = Path(directory)
+        require(is_whole(max_shard_size, 1), "max_shard_size", max_shard_size, "a whole number of bytes")
         settings = {**self.config.to_dict(), "architectures": [type(self).__name__], "torch_dtype": str(self.dtype)}
+        settings.pop("dtype", None)  # newer transformers' name of torch_dtype, from the file this model came from
         text = to_json(settings)  # may refuse, before anything is written
         directory.mkdir(parents=True, exist_ok=True)
         write_checkpoint(directory, self.state_dict(), max_shard_size)
@@ -96,7 +107,10 @@ class PreTrainedModel(Module):
         if pixel_values is None:
             raise ValueError("pixel_values must be given: an array (B, C, H, W), as an image processor returns it")
         if not isinstance(pixel_values, np.ndarray):
-            raise TypeError(f"pixel_values must be a NumPy array, got {type(pixel_values).__name__}")
+            raise TypeError(
+                'pixel_values must be a NumPy array, as an image processor returns it with return_tensors="np", '
+                f"got {type(pixel_values).__name__}"
+            )
         if not np.issubdtype(pixel_values.dtype, np.floating):
             raise TypeError(
                 f"pixel_values must hold floats, as an image processor returns them, got dtype {pixel_values.dtype}"
@@ -104,7 +118,8 @@ class PreTrainedModel(Module):
         channels = self.config.num_channels
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
             raise ValueError(
-                f"pixel_values must have shape (B, {channels}, H, W), as config.num_channels says, got {pixel_values.shape}"
+                f"pixel_values must have shape (B, {channels}, H, W), {channels} being config.num_channels, "
+                f"got {pixel_values.shape}"
             )
         return pixel_values.astype(self.dtype, copy=False)
 
@@ -120,8 +135,8 @@ class PreTrainedModel(Module):
         labels = np.asarray(labels)
         problem = self.config.problem_type
         if problem is None:  # decided anew for every call; transformers would store its first decision in the config
-            whole = np.issubdtype(labels.dtype, np.integer)
-            kind = "single_label_classification" if whole else "multi_label_classification"
+            classes = np.issubdtype(labels.dtype, np.integer) and self.config.num_labels > 1
+            kind = "single_label_classification" if classes else "multi_label_classification"
             problem = "regression" if self.config.num_labels == 1 else kind
         if problem == "single_label_classification":
             return ops.cross_entropy(logits.reshape(-1, self.config.num_labels), labels.reshape(-1))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._check import Array, check_axis, check_float
 
-BLOCK = 32768  # elements worked on at a time: with a few float32 temporaries they stay in a core's own cache
+BLOCK = 65536  # elements worked on at a time: 256 kB and two temporaries in float32 stay in a core's own cache
 
 # erf(x)/x - 1 in powers of x^2, by Taylor: 2/sqrt(pi) * (-1)^n / (n! (2n + 1)); at |x| = 1 the first term left out is
 # 5e-18. Taking the 1 out keeps the digits: x + x * small rounds better than x * large. The first constant is written
@@ -188,7 +188,7 @@ def _gelu_tanh(x: Array) -> Array:
 
 
 def _blockwise(function: Callable[[Array], Array], x: Array) -> Array:
-    """Apply an element-wise function to cache-sized pieces: a dozen passes over 64 kB instead of over megabytes."""
+    """Apply an element-wise function to cache-sized pieces: a dozen passes over 256 kB instead of over megabytes."""
     flat = np.ascontiguousarray(x).reshape(-1)
     out = np.empty_like(flat)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -12,7 +12,7 @@ import numpy as np
 
 from ._check import Array, check_float, check_rank, check_shape
 from .linear import matmul
-from .window import Padding, Pair, output_size, pad2d, pair, resolve_padding, taps
+from .window import Padding, Pair, output_sizes, pad2d, pair, resolve_padding, taps
 
 
 def im2col(
@@ -37,7 +37,7 @@ def im2col(
     kernel = pair("kernel_size", kernel_size, 1)
     step, spread = pair("stride", stride, 1), pair("dilation", dilation, 1)
     pads = resolve_padding(padding, kernel, step, spread)
-    height, width = (output_size(x.shape[a - 2], kernel[a], step[a], pads[a], spread[a]) for a in (0, 1))
+    height, width = output_sizes(x.shape[-2:], kernel, step, pads, spread)
     lead, channels = x.shape[:-3], x.shape[-3]
     x = pad2d(x, pads)
     if kernel == (1, 1) and step == (1, 1):
@@ -73,7 +73,7 @@ def conv2d(
         return conv2d(x[None], weight, bias, stride, padding, dilation, groups)[0]
     kernel, step, spread = weight.shape[2:], pair("stride", stride, 1), pair("dilation", dilation, 1)
     pads = resolve_padding(padding, kernel, step, spread)
-    height, width = (output_size(x.shape[2 + a], kernel[a], step[a], pads[a], spread[a]) for a in (0, 1))
+    height, width = output_sizes(x.shape[-2:], kernel, step, pads, spread)
     batch, channels = x.shape[:2]
     filters = weight.shape[0]
     if groups == channels == filters > 1:
@@ -83,7 +83,7 @@ def conv2d(
         out = matmul(weight.reshape(filters, -1), cols)  # (O, C*kH*kW) @ (B, C*kH*kW, L) -> (B, O, L)
     else:
         cols = cols.reshape(batch, groups, cols.shape[1] // groups, height * width)
-        out = weight.reshape(groups, filters // groups, -1) @ cols  # (B, groups, O/groups, L)
+        out = matmul(weight.reshape(groups, filters // groups, -1), cols)  # (B, groups, O/groups, L)
     out = out.reshape(batch, filters, height, width)
     if bias is not None:
         out += bias[:, None, None]
@@ -112,7 +112,7 @@ def depthwise_conv2d(
     check_shape("weight", weight, (x.shape[1], 1, *weight.shape[2:]), "one filter per channel of x")
     kernel, step, spread = weight.shape[2:], pair("stride", stride, 1), pair("dilation", dilation, 1)
     pads = resolve_padding(padding, kernel, step, spread)
-    height, width = (output_size(x.shape[2 + a], kernel[a], step[a], pads[a], spread[a]) for a in (0, 1))
+    height, width = output_sizes(x.shape[-2:], kernel, step, pads, spread)
     out = np.zeros((*x.shape[:2], height, width), x.dtype)
     for i, j, view in taps(pad2d(x, pads), kernel, (height, width), step, spread):
         out += weight[:, 0, i, j, None, None] * view

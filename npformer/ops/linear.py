@@ -9,7 +9,7 @@ import numpy as np
 from ._check import Array, check_float, check_shape
 
 FEW_ROWS = 8  # up to here a product of matrix and vector per row is as fast as one of two matrices
-SUM_PIECE = 192
+SUM_PIECE = 192  # float32 products added up in one go
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -26,10 +26,10 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
         raise ValueError(f"x must end in D = {weight.shape[1]} (weight {weight.shape}), got shape {x.shape}")
     check_shape("bias", bias, weight.shape[:1], "one number per output")
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # one tall matrix: one product instead of many
-    if len(rows) <= FEW_ROWS:
+    if 0 < len(rows) <= FEW_ROWS:
         # A vector product keeps many running sums side by side, a matrix product one long one: a classifier's few rows
         # come out four times as accurate.
-        out = np.stack([weight @ row for row in rows]) if len(rows) else rows @ weight.T
+        out: Array = np.stack([weight @ row for row in rows])
     else:
         out = matmul(rows, weight.T)
     if bias is not None:
@@ -38,17 +38,16 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Matrix product, with medium-long float32 sums cut in pieces: (..., M, K), (..., K, L) -> (..., M, L).
+    """Matrix product whose long float32 sums are cut in pieces: (..., M, K), (..., K, L) -> (..., M, L).
 
     out[m, l] = sum over k of a[m, k] * b[k, l]
 
     Adding K rounded products one after the other is off by about sqrt(K) roundings. OpenBLAS, which NumPy ships, adds
-    up to some 450 in one go where others stop at half of that. Cut into pieces of at most `SUM_PIECE` products, whose
-    sums are then added, the result is as exact as theirs at no cost in time that could be measured. Sums above 512
-    OpenBLAS cuts up itself, and float64 has digits to spare.
+    450 and more in one go where others stop at half of that. Cut into pieces of at most `SUM_PIECE` products, whose
+    sums are then added, the result is as exact as theirs for a few per cent of time. float64 has digits to spare.
     """
     size = a.shape[-1]
-    if a.dtype == np.float64 or not SUM_PIECE < size <= 512:
+    if a.dtype == np.float64 or size <= SUM_PIECE:
         return a @ b
     step = -(-size // -(-size // SUM_PIECE))  # as few pieces as will do, of equal length
     out: Array = a[..., :step] @ b[..., :step, :]

@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 
 from ._check import Array, check_float, check_rank
-from .window import Pair, output_size, pad2d, pair, taps
+from .window import Pair, output_sizes, pad2d, pair, taps
 
 
 def avg_pool2d(
@@ -36,7 +36,7 @@ def avg_pool2d(
         raise TypeError(f"divisor_override must be a whole number, got {divisor_override!r}")
     if divisor_override == 0:
         raise ValueError("divisor_override must not be 0")
-    size = tuple(output_size(x.shape[a - 2], kernel[a], step[a], pads[a], 1, ceil_mode) for a in (0, 1))
+    size = output_sizes(x.shape[-2:], kernel, step, pads, (1, 1), ceil_mode)
     total = _sum_windows(pad2d(x, _cover(x, kernel, step, pads, size)), kernel, size, step)
     if divisor_override is not None:
         total /= x.dtype.type(divisor_override)
@@ -62,8 +62,8 @@ def max_pool2d(
     """
     kernel, step, pads = _geometry(x, kernel_size, stride, padding)
     spread = pair("dilation", dilation, 1)
-    size = tuple(output_size(x.shape[a - 2], kernel[a], step[a], pads[a], spread[a], ceil_mode) for a in (0, 1))
-    reach = tuple(spread[a] * (kernel[a] - 1) + 1 for a in (0, 1))
+    size = output_sizes(x.shape[-2:], kernel, step, pads, spread, ceil_mode)
+    reach = (spread[0] * (kernel[0] - 1) + 1, spread[1] * (kernel[1] - 1) + 1)  # pixels a dilated kernel spans
     out = np.full((*x.shape[:-2], *size), -np.inf, x.dtype)
     for _, _, view in taps(pad2d(x, _cover(x, reach, step, pads, size), -np.inf), kernel, size, step, spread):
         np.maximum(out, view, out=out)
@@ -114,9 +114,7 @@ def _geometry(
     return kernel, step, ((vertical, vertical), (horizontal, horizontal))
 
 
-def _cover(
-    x: Array, reach: tuple[int, ...], stride: Pair, pads: tuple[Pair, Pair], size: tuple[int, ...]
-) -> tuple[Pair, Pair]:
+def _cover(x: Array, reach: Pair, stride: Pair, pads: tuple[Pair, Pair], size: Pair) -> tuple[Pair, Pair]:
     """Extend the padding so that `ceil_mode`'s last, overhanging window has something to stand on."""
     (top, bottom), (left, right) = (
         (before, max(after, (size[a] - 1) * stride[a] + reach[a] - x.shape[a - 2] - before))
@@ -125,7 +123,7 @@ def _cover(
     return (top, bottom), (left, right)
 
 
-def _sum_windows(x: Array, kernel: Pair, size: tuple[int, ...], stride: Pair) -> Array:
+def _sum_windows(x: Array, kernel: Pair, size: Pair, stride: Pair) -> Array:
     """Sum every window, axis by axis: (..., H, W) -> (..., H', W')."""
     height, width = size
     columns = np.zeros((*x.shape[:-2], height, x.shape[-1]), x.dtype)

@@ -50,8 +50,7 @@ def resolve_padding(padding: Padding, kernel: Pair, stride: Pair, dilation: Pair
         totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
     if isinstance(padding, Sequence) and len(padding) == 2 and not any(isinstance(p, Integral) for p in padding):
-        vertical, horizontal = padding
-        return pair("padding", vertical, 0), pair("padding", horizontal, 0)  # type: ignore[arg-type]
+        return pair("padding", padding[0], 0), pair("padding", padding[1], 0)  # type: ignore[arg-type]
     vertical, horizontal = pair("padding", padding, 0)  # type: ignore[arg-type]
     return (vertical, vertical), (horizontal, horizontal)
 
@@ -95,6 +94,12 @@ def output_size(size: int, kernel: int, stride: int, pads: Pair, dilation: int, 
     if count < 1:
         raise ValueError(f"x is too small: a kernel that spans {reach} of {size} pixels leaves no output")
     return count
+
+
+def output_sizes(size: Pair, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair, ceil_mode: bool = False) -> Pair:
+    """`output_size` for both axes: (H, W) -> (H', W')."""
+    height, width = (output_size(size[a], kernel[a], stride[a], pads[a], dilation[a], ceil_mode) for a in (0, 1))
+    return height, width
 
 
 def pad2d(x: Array, pads: Pads, value: float = 0.0) -> Array:

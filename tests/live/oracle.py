@@ -32,8 +32,8 @@ def random_model(case: Case, dtype: torch.dtype) -> torch.nn.Module:
 def record(model: torch.nn.Module, pixel_values: np.ndarray) -> dict[str, np.ndarray]:
     """Every tensor that a named module returns, earlier calls of the same module as "<name>#1", ..., in order.
 
-    Inside attention and after the last layer norm transformers names nothing; those values are computed here, in torch,
-    from the tensors around them.
+    Inside attention and after the last layer norm transformers names nothing; those values are computed here, in
+    torch, from the tensors around them.
     """
     calls: dict[str, list[np.ndarray]] = {}
     order: list[tuple[str, int]] = []

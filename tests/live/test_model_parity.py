@@ -43,7 +43,10 @@ def test_every_layer_equals_pytorch(name):
     # The same float32 numbers everywhere: what differs is then the arithmetic alone.
     wide = narrow.astype(np.float64)
     single = fill(case.model(), np.float32)
-    state = {key: value.astype(np.float64) if value.dtype == np.float32 else value for key, value in single.state_dict().items()}
+    state = {
+        key: value.astype(np.float64) if value.dtype == np.float32 else value
+        for key, value in single.state_dict().items()
+    }
     double = case.model().astype(np.float64).load_state_dict(state)
     truth = oracle.record(oracle.load(oracle.build(case), state, torch.float64), wide)
     theirs32 = oracle.record(oracle.load(oracle.build(case), state, torch.float32), narrow)
@@ -77,8 +80,9 @@ def test_the_table(capsys):
     if not ROWS:
         pytest.skip("run together with the comparisons above")
     head = (
-        "Errors as a fraction of each layer's largest value, the worst over all layers; float32 against float64 PyTorch.\n"
-        f"{'model':32} {'layers':>5} {'float64':>9} {'torch f32':>9} {'ours f32':>9} {'median':>7} {'worst':>7}  ours / torch at"
+        "Errors as a fraction of each layer's largest value, the worst over all layers, against float64 PyTorch;\n"
+        "median and worst ratio of our float32 error to PyTorch's.\n"
+        f"{'model':32} {'values':>6} {'float64':>8} {'torch f32':>9} {'ours f32':>9} {'median':>7} {'worst':>7}  at"
     )
     with capsys.disabled():
         print(f"\n\n{head}\n" + "\n".join(ROWS))

@@ -128,6 +128,10 @@ def test_normalize_gives_unit_length_along_its_axis(dim, p):
     np.testing.assert_allclose(length, 1, rtol=1e-13)
 
 
+def test_normalize_works_along_the_second_axis_unless_told():
+    assert_same(ops.normalize(X), ops.normalize(X, 2.0, 1), 0)
+
+
 def test_normalize_keeps_the_direction():
     assert_same(ops.normalize(X * 5), ops.normalize(X))
     assert_same(ops.normalize(-X), -ops.normalize(X))

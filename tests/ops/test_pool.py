@@ -14,7 +14,7 @@ X = draw(1, 2, 4, 7, 6, shift=0.5)
 ROW = np.array([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 1, 1, 5)
 
 
-# --- average ---------------------------------------------------------------------------------------------------------
+# --- average -------------------------------------------------------------------------------------------------------
 
 
 def test_the_stride_defaults_to_the_kernel():
@@ -92,7 +92,7 @@ def test_nan_and_infinity_reach_only_the_windows_that_see_them():
     assert (out[0, 0, 0:2, 4:6] == np.inf).all()
 
 
-# --- maximum ---------------------------------------------------------------------------------------------------------
+# --- maximum -------------------------------------------------------------------------------------------------------
 
 
 def test_padding_never_wins_the_maximum_of_negative_pixels():
@@ -121,7 +121,7 @@ def test_nan_wins_the_maximum_and_minus_infinity_stays():
     np.testing.assert_array_equal(out, [[[[np.nan, np.nan, np.inf], [-np.inf, -np.inf, -np.inf]]]])
 
 
-# --- the token mixer -------------------------------------------------------------------------------------------------
+# --- the token mixer -----------------------------------------------------------------------------------------------
 
 
 def test_pool_mixer_is_the_mean_of_the_real_neighbours_minus_the_pixel():
@@ -145,7 +145,7 @@ def test_pool_mixer_widens_with_pool_size():
     assert_same(far, X.mean((2, 3), keepdims=True) - X)
 
 
-# --- the mean over tokens ---------------------------------------------------------------------------------------------
+# --- the mean over tokens --------------------------------------------------------------------------------------------
 
 
 def test_token_mean_averages_each_channel_over_its_tokens():
@@ -164,7 +164,7 @@ def test_token_mean_refuses_other_ranks():
         ops.token_mean(X)
 
 
-# --- shapes ----------------------------------------------------------------------------------------------------------
+# --- shapes --------------------------------------------------------------------------------------------------------
 
 
 def test_an_unbatched_picture_pools_as_a_batch_of_one():
@@ -179,7 +179,7 @@ def test_an_empty_batch_pools_to_an_empty_batch():
     assert ops.pool_mixer(X[:0]).shape == (0, 4, 7, 6)
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------
+# --- refusals ------------------------------------------------------------------------------------------------------
 
 BAD_POOL = {
     "a picture of rank 2": ((X[0, 0], 3), {}, ValueError, ("x", "(B, C, H, W)", "(7, 6)")),
