@@ -25,7 +25,6 @@ import inspect
 import json
 import os
 import sys
-import uuid
 import warnings
 from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +34,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .checkpoint import write_text
 
 if TYPE_CHECKING:  # Pillow costs 30 ms to import, so the functions that need it import it themselves
     from PIL.Image import Image as Picture
@@ -652,13 +653,7 @@ class BaseImageProcessor:
         folder = Path(directory)
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"{folder}: is a file, but save_pretrained needs a directory")
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f".{CONFIG_NAME}.{uuid.uuid4().hex}"
-        try:
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(folder / CONFIG_NAME)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_text(folder / CONFIG_NAME, text)
         return [str(folder / CONFIG_NAME)]
 
     def to_dict(self) -> dict[str, Any]:

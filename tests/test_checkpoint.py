@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npformer import checkpoint
@@ -97,7 +97,7 @@ def test_scalars_and_empty_tensors_keep_their_shapes(tmp_path: Path) -> None:
     assert (tensors["s"], tensors["n"]) == (2.5, 7)
 
 
-@pytest.mark.parametrize("content", [raw({}), raw({"__metadata__": {"k": "v"}}), raw({"__metadata__": {}})])
+@pytest.mark.parametrize("content", [raw({}), raw({"__metadata__": {"k": "v"}}), raw({"__metadata__": None})])
 def test_a_file_without_tensors_is_empty(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     assert read_tensors(tmp_path / "file") == {}
@@ -161,7 +161,6 @@ DAMAGED = {
     "JSON null": raw(None),
     "JSON text": raw("a"),
     "metadata is a list": raw({"__metadata__": ["a"]}),
-    "metadata is null": raw({"__metadata__": None}),
     "metadata holds a number": raw({"__metadata__": {"a": 1}}),
     "entry is a number": raw({"a": 3}),
     "entry is null": raw({"a": None}),
@@ -184,7 +183,7 @@ DAMAGED = {
     "negative shape": raw({"a": entry(shape=[-1])}, b"abcd"),
     "negative shape twice": raw({"a": entry(shape=[-1, -1])}, b"abcd"),
     "65 axes": raw({"a": entry(shape=[1] * 65)}, b"abcd"),
-    "a million axes of 2^62": raw({"a": entry(shape=[2**62] * 1_000_000)}, b"abcd"),
+    "ten thousand axes of 2^62": raw({"a": entry(shape=[2**62] * 10_000)}, b"abcd"),
     "shape of 2^80": raw({"a": entry(shape=[2**80])}, b"abcd"),
     "shape of 2^80 by 0": raw({"a": entry(shape=[2**80, 0], end=0)}),
     "shape of 2^40 by 2^40 by 0": raw({"a": entry(shape=[2**40, 2**40, 0], end=0)}),
@@ -253,14 +252,14 @@ def assert_clean(path: Path, content: bytes) -> None:
     """Whatever the bytes, reading succeeds within the file or fails with a ValueError that names it."""
     path.unlink(missing_ok=True)  # never write into a file that is still mapped
     path.write_bytes(content)
+    message, tensors = "", {}
     try:
         tensors = read_tensors(path)
     except ValueError as error:
-        assert path.name in str(error)
-        assert "\n" not in str(error)
-    else:
-        assert sum(array.nbytes for array in tensors.values()) <= 2 * len(content)
-        assert all(np.asarray(array).tobytes() is not None for array in tensors.values())
+        message = str(error)
+    assert not message or path.name in message
+    assert "\n" not in message
+    assert sum(len(array.tobytes()) for array in tensors.values()) <= 2 * len(content)  # a bfloat16 becomes 4 bytes
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +269,7 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=400)
 @given(data=st.data())
 def test_flipped_bytes_give_a_clean_error_or_a_result(
     data: Any, valid: bytes, tmp_path_factory: pytest.TempPathFactory
@@ -289,24 +288,25 @@ def test_any_single_character_of_the_header_may_be_wrong(digit: int, valid: byte
         assert_clean(tmp_path / "changed", valid[:position] + bytes([digit]) + valid[position + 1 :])
 
 
-JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.integers(-1, 9) | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
+JUNK = st.sampled_from(
+    [
+        None, True, False, -1, 0, 3, 2**31, 2**63, 2**64, -(2**70), 0.5, float("inf"), float("nan"), "", "F32", "é",
+        [], [-1], [0], [[0]], [0, None], [2**40, 2**40, 0], [0, 2**70], ["a", 1], {}, {"dtype": "F32"}, {"a": {}},
+    ]
+)  # fmt: skip
 ENTRIES = st.fixed_dictionaries(
     {
         "dtype": st.sampled_from(["F32", "F16", "BF16", "U8", "BOOL"]) | JUNK,
-        "shape": st.lists(st.integers(0, 3), max_size=3) | JUNK,
-        "data_offsets": st.lists(st.integers(0, 16), min_size=2, max_size=2) | JUNK,
+        "shape": st.sampled_from([[], [0], [1], [2], [4], [2, 2], [0, 3], [1, 1, 1]]) | JUNK,
+        "data_offsets": st.sampled_from([[0, 0], [0, 1], [0, 4], [4, 8], [0, 8], [8, 16]]) | JUNK,
     }
 )
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=400)
 @given(
-    header=st.dictionaries(st.text(max_size=3) | st.just("__metadata__"), ENTRIES | JUNK, max_size=3) | JUNK,
-    size=st.integers(0, 16),
+    header=st.dictionaries(st.sampled_from(["a", "b", "", "__metadata__"]), ENTRIES | JUNK, max_size=3) | JUNK,
+    size=st.sampled_from([0, 1, 4, 8, 16]),
 )
 def test_any_json_gives_a_clean_error_or_a_result(
     header: Any, size: int, tmp_path_factory: pytest.TempPathFactory
@@ -370,7 +370,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 ) -> None:
     write_tensors(tmp_path / "file", {"a": np.zeros(3)})
     before = (tmp_path / "file").read_bytes()
-    with pytest.raises(OSError, match="file cannot be written: .*complex128"):
+    with pytest.raises(OSError, match=r"file cannot be written: .*complex128"):
         write_tensors(tmp_path / "file", {"a": np.zeros(3, complex)})
 
     def stop(*arguments: Any) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .atomic import replacing, write_text
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -87,18 +88,12 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[
 
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.touch()  # with the permissions that any new file gets; the library would grant them to the owner only
-        mode = partial.stat().st_mode
-        # np.array(order="C") rather than ascontiguousarray, which would turn a scalar into a list of one.
-        save_file({k: np.array(v, order="C", copy=None) for k, v in tensors.items()}, partial, metadata)
-        partial.chmod(mode)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            # np.array(order="C") rather than ascontiguousarray, which would turn a scalar into a list of one.
+            save_file({k: np.array(v, order="C", copy=None) for k, v in tensors.items()}, partial, metadata)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_checkpoint(directory: Path, tensors: Mapping[str, np.ndarray], max_shard_size: int) -> None:
@@ -129,12 +124,7 @@ def _write_index(path: Path, names: list[str], shards: list[dict[str, np.ndarray
         "metadata": {"total_size": sum(array.nbytes for shard in shards for array in shard.values())},
         "weight_map": {name: shard_name for shard_name, shard in zip(names, shards, strict=True) for name in shard},
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, json.dumps(index, indent=2) + "\n")
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -147,7 +137,8 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         if size < 8 or length > min(size - 8, 100_000_000):
             raise ValueError(f"{path} is not a safetensors file: its first 8 bytes claim a header of {length} bytes")
         header = _read_json(file.read(length), path)
-    metadata = header.setdefault("__metadata__", {})
+    metadata = header.get("__metadata__")
+    header["__metadata__"] = metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise ValueError(f"{path} is damaged: its __metadata__ must map names to texts")
     return header, 8 + length

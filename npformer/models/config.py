@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
 from ..assets import model_directory
+from ..checkpoint import write_text
 
 CONFIG_NAME = "config.json"
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -148,17 +148,6 @@ def to_json(settings: Mapping[str, Any]) -> str:
         if callable(value):
             raise TypeError(f"{name} must be a name to be saved, got the function {value!r}")
     return json.dumps(settings, indent=2, sort_keys=True, default=_plain_number) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically, its folder included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, "utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def require(condition: bool, name: str, value: Any, expected: str) -> None:

@@ -16,7 +16,7 @@ Source: Li et al. 2022, "EfficientFormer: Vision Transformers at MobileNet Speed
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -168,13 +168,13 @@ class EfficientFormerConfig(PretrainedConfig):
         for name in ("batch_norm_eps", "layer_norm_eps", "initializer_range", "drop_path_rate", "hidden_dropout_prob"):
             require(_is_number(getattr(self, name), 0), name, getattr(self, name), "a number of at least 0")
         scale = self.layer_scale_init_value
-        require(_is_number(scale, -sys.float_info.max), "layer_scale_init_value", scale, "a number")
+        require(_is_number(scale, -1e30), "layer_scale_init_value", scale, "a number")
 
 
 def _is_number(value: Any, least: float) -> bool:
     """Whether `value` is a finite number, Python's or NumPy's but no bool, of at least `least`."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return bool(real and least <= value <= sys.float_info.max)
+    return bool(real and least <= value < math.inf)
 
 
 class EfficientFormerConvStem(Module):

@@ -10,10 +10,10 @@ import numpy as np
 
 from .. import ops
 from ..assets import model_directory
-from ..checkpoint import read_checkpoint, write_checkpoint
+from ..checkpoint import read_checkpoint, write_checkpoint, write_text
 from ..nn import Conv2d, Linear, Module
 from ..ops import Array
-from .config import CONFIG_NAME, PretrainedConfig, is_whole, read_config, require, to_json, write_text
+from .config import CONFIG_NAME, PretrainedConfig, is_whole, read_config, require, to_json
 
 
 class PreTrainedModel(Module):
@@ -132,7 +132,12 @@ class PreTrainedModel(Module):
 
         Raises ValueError, TypeError or IndexError as the losses do.
         """
-        labels = np.asarray(labels)
+        try:
+            return self._loss(logits, np.asarray(labels))
+        except (ValueError, TypeError, IndexError) as error:  # which calls the labels by the loss's name, target
+            raise type(error)(f"labels do not fit: {error}") from None
+
+    def _loss(self, logits: Array, labels: np.ndarray) -> Array:
         problem = self.config.problem_type
         if problem is None:  # decided anew for every call; transformers would store its first decision in the config
             classes = np.issubdtype(labels.dtype, np.integer) and self.config.num_labels > 1
