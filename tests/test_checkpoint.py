@@ -479,7 +479,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shard", ["../model.safetensors", "/etc/hostname", "sub/model.safetensors", "./model.safetensors", "../../x"]
+    "shard", ["../model.safetensors", "/model.safetensors", "sub/model.safetensors", "./model.safetensors", "../../x"]
 )
 def test_an_index_may_not_point_outside_its_folder(shard: str, tmp_path: Path) -> None:
     write_tensors(tmp_path / "model.safetensors", {"a": np.zeros(1)})

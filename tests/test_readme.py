@@ -18,7 +18,7 @@ def test_its_python_runs_from_top_to_bottom(capsys, tmp_path, monkeypatch):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     out = capsys.readouterr().out
-    assert "Ankle boot" in out
+    assert "Trouser" in out
     assert "(1, 4, 49, 49) BhNN" in out
     assert "efficientformer.patch_embed.convolution1 (1, 8, 112, 112)" in out
 
