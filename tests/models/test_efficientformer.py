@@ -95,6 +95,13 @@ def test_fields_that_are_none_are_absent(models: dict[str, Any]) -> None:
     assert list(bare) == ["last_hidden_state", "attentions"]
 
 
+def test_two_outputs_are_two_things(models: dict[str, Any]) -> None:
+    for model in models.values():
+        first, second = model(tiny.pictures()), model(tiny.pictures())
+        assert first != second  # comparing arrays element by element would give no yes or no
+        assert len({first, second, first}) == 2
+
+
 def test_output_classes_are_those_of_the_documentation(models: dict[str, Any]) -> None:
     names = [type(models[name](tiny.pictures())).__name__ for name in tiny.CLASSES]
     assert names == [
