@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .atomic import replacing, write_text
+from .json_object import parse_json, read_json
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -37,7 +38,7 @@ def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
         return read_tensors(directory / WEIGHTS_NAME)
     if not index_path.is_file():
         raise FileNotFoundError(f"{directory} holds neither {WEIGHTS_NAME} nor {INDEX_NAME}")
-    weight_map = _read_json(index_path.read_bytes(), index_path).get("weight_map")
+    weight_map = read_json(index_path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise ValueError(f"{index_path} must map tensor names to files under weight_map")
     shards: dict[str, dict[str, np.ndarray]] = {}
@@ -111,10 +112,12 @@ def write_checkpoint(directory: Path, tensors: Mapping[str, np.ndarray], max_sha
         names = [WEIGHTS_NAME]
     for shard_name, shard in zip(names, shards, strict=True):
         write_tensors(directory / shard_name, shard, {"format": "pt"})  # transformers refuses files without it
+    written = set(names)
     if len(shards) > 1:
         _write_index(directory / INDEX_NAME, names, shards)
+        written.add(INDEX_NAME)
     for old in [directory / INDEX_NAME, directory / WEIGHTS_NAME, *directory.glob("model-?????-of-?????.safetensors")]:
-        if old.name not in names and (old.name != INDEX_NAME or len(shards) == 1):
+        if old.name not in written:
             old.unlink(missing_ok=True)
 
 
@@ -136,22 +139,12 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, 100_000_000):
             raise ValueError(f"{path} is not a safetensors file: its first 8 bytes claim a header of {length} bytes")
-        header = _read_json(file.read(length), path)
+        header = parse_json(file.read(length), f"the header of {path}")
     metadata = header.get("__metadata__")
     header["__metadata__"] = metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise ValueError(f"{path} is damaged: its __metadata__ must map names to texts")
     return header, 8 + length
-
-
-def _read_json(raw: bytes, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} does not hold valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
 
 
 def _offsets(path: Path, name: str, entry: Any) -> tuple[int, int]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..assets import model_directory
+from ..checkpoint import read_json
 from ..image import BaseImageProcessor, EfficientFormerImageProcessor, ViTImageProcessor
-from .config import PretrainedConfig, read_config, read_json
+from .config import PretrainedConfig, read_config
 from .efficientformer import (
     EfficientFormerConfig,
     EfficientFormerForImageClassification,

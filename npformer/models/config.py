@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..assets import model_directory
-from ..checkpoint import write_text
+from ..checkpoint import read_json, write_text
 
 CONFIG_NAME = "config.json"
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -129,17 +129,6 @@ def read_config(name_or_path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} holds no {CONFIG_NAME}")
     return read_json(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds a JSON object. Raises ValueError."""
-    try:
-        settings = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(settings).__name__}")
-    return settings
 
 
 def to_json(settings: Mapping[str, Any]) -> str:

@@ -56,11 +56,12 @@ class PreTrainedModel(Module):
         TypeError for an override that is no setting of the config.
         """
         directory = model_directory(name_or_path)
-        settings = {"num_labels", *vars(cls.config_class()), *read_config(directory)}
+        settings = read_config(directory)
+        known = {"num_labels", *vars(cls.config_class()), *settings}
         for name in overrides:
-            if name not in settings:  # most likely misspelt, and without effect
+            if name not in known:  # most likely misspelt, and without effect
                 raise TypeError(f"overrides must be settings of {cls.config_class.__name__}, got {name!r}")
-        config = cls.config_class.from_pretrained(directory, **overrides)
+        config = cls.config_class.from_dict(settings, **overrides)
         model = cls(config, init_weights=False)  # type: ignore[call-arg]
         if np.dtype(dtype) != np.float32:
             model = model.astype(dtype)

@@ -71,13 +71,13 @@ def conv2d(
     _check_conv(x, weight, bias, groups)
     if x.ndim == 3:
         return conv2d(x[None], weight, bias, stride, padding, dilation, groups)[0]
-    kernel, step, spread = weight.shape[2:], pair("stride", stride, 1), pair("dilation", dilation, 1)
-    pads = resolve_padding(padding, kernel, step, spread)
-    height, width = output_sizes(x.shape[-2:], kernel, step, pads, spread)
     batch, channels = x.shape[:2]
     filters = weight.shape[0]
     if groups == channels == filters > 1:
         return depthwise_conv2d(x, weight, bias, stride, padding, dilation)
+    kernel, step, spread = weight.shape[2:], pair("stride", stride, 1), pair("dilation", dilation, 1)
+    pads = resolve_padding(padding, kernel, step, spread)
+    height, width = output_sizes(x.shape[-2:], kernel, step, pads, spread)
     cols = im2col(x, kernel, spread, pads, step)  # (B, C*kH*kW, H'*W')
     if groups == 1:
         out = matmul(weight.reshape(filters, -1), cols)  # (O, C*kH*kW) @ (B, C*kH*kW, L) -> (B, O, L)
