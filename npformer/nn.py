@@ -197,6 +197,20 @@ class ModuleList(Module):
         return list(self)[index]
 
 
+class Sequential(Module):
+    """Modules in a row, named "0", "1", ..., each fed with what the one before returns."""
+
+    def __init__(self, *modules: Module) -> None:
+        for index, module in enumerate(modules):
+            setattr(self, str(index), module)
+
+    def forward(self, x: Array) -> Array:
+        """Call one after the other."""
+        for _, module in self.named_children():
+            x = module(x)
+        return x
+
+
 class Identity(Module):
     """Gives back what it gets. Stands where PyTorch has dropout or drop path, which do nothing at inference."""
 
@@ -239,14 +253,15 @@ class Conv2d(Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
+        kernel_size: int | ops.window.Pair,
+        stride: int | ops.window.Pair = 1,
         padding: ops.window.Padding = 0,
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        self.weight = np.zeros((out_channels, in_channels // groups, kernel_size, kernel_size), np.float32)
+        kernel = ops.window.pair("kernel_size", kernel_size, 1)
+        self.weight = np.zeros((out_channels, in_channels // groups, *kernel), np.float32)
         self.bias = np.zeros(out_channels, np.float32) if bias else None
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
 
@@ -303,3 +318,25 @@ class AvgPool2d(Module):
     def forward(self, x: Array) -> Array:
         """Average each window."""
         return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, count_include_pad=self.count_include_pad)
+
+
+class AdaptiveAvgPool2d(Module):
+    """The mean over a grid of cells, `ops.adaptive_avg_pool2d`: (B, C, H, W) -> (B, C, *output_size)."""
+
+    def __init__(self, output_size: int | ops.window.Pair) -> None:
+        self.output_size = output_size
+
+    def forward(self, x: Array) -> Array:
+        """Average each cell."""
+        return ops.adaptive_avg_pool2d(x, self.output_size)
+
+
+class AdaptiveMaxPool2d(Module):
+    """The maximum over a grid of cells, `ops.adaptive_max_pool2d`: (B, C, H, W) -> (B, C, *output_size)."""
+
+    def __init__(self, output_size: int | ops.window.Pair) -> None:
+        self.output_size = output_size
+
+    def forward(self, x: Array) -> Array:
+        """Take each cell's largest value."""
+        return ops.adaptive_max_pool2d(x, self.output_size)

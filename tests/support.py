@@ -16,14 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from npformer.models import efficientformer
-from npformer.models.efficientformer import VARIANTS, EfficientFormerConfig
+from npformer.models import efficientformer, efficientnet, swiftformer
+from npformer.models.config import PretrainedConfig
+from npformer.models.efficientformer import VARIANTS
 
 GOLDEN = Path(__file__).parent / "golden"
-SAMPLES = 12
+SAMPLES = 6
 TOLERANCE = 1e-11  # of a layer's largest value, in float64
 
 SMALL = {"depths": [1, 2, 1, 3], "hidden_sizes": [12, 20, 28, 36], "dim": 36, "num_labels": 11}
+
+
+FAMILIES = {"EfficientFormer": efficientformer, "EfficientNet": efficientnet, "SwiftFormer": swiftformer}
 
 
 @dataclass
@@ -34,11 +38,15 @@ class Case:
     shape: tuple[int, int, int, int]
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def config(self) -> EfficientFormerConfig:
-        return EfficientFormerConfig(**self.settings)
+    @property
+    def family(self) -> str:
+        return next(name for name in FAMILIES if self.class_name.startswith(name))
+
+    def config(self) -> PretrainedConfig:
+        return getattr(FAMILIES[self.family], f"{self.family}Config")(**self.settings)
 
     def model(self) -> Any:
-        return getattr(efficientformer, self.class_name)(self.config(), init_weights=False)
+        return getattr(FAMILIES[self.family], self.class_name)(self.config(), init_weights=False)
 
 
 BARE = "EfficientFormerModel"
@@ -50,7 +58,14 @@ def variant(name: str) -> dict[str, Any]:
     return {**VARIANTS[name], "dim": VARIANTS[name]["hidden_sizes"][-1], "num_labels": 1000}
 
 
-CASES = {
+def scaled(name: str) -> dict[str, Any]:
+    """An EfficientNet variant in transformers' own settings."""
+    config = efficientnet.EfficientNetConfig.for_variant(name, num_labels=1000)
+    keys = ("width_coefficient", "depth_coefficient", "hidden_dim", "image_size", "dropout_rate", "depthwise_padding")
+    return {**{key: getattr(config, key) for key in keys}, "num_labels": 1000}
+
+
+EFFICIENTFORMERS = {
     "l1": Case(TWO_HEADS, (2, 3, 221, 199), variant("efficientformer-l1")),
     "l3": Case(TWO_HEADS, (2, 3, 197, 224), variant("efficientformer-l3")),
     "l7": Case(TWO_HEADS, (1, 3, 224, 211), variant("efficientformer-l7")),
@@ -105,6 +120,97 @@ CASES = {
     ),
 }  # fmt: skip
 
+NET, BARE_NET = "EfficientNetForImageClassification", "EfficientNetModel"
+NARROW = {"width_coefficient": 0.25, "depth_coefficient": 0.6, "hidden_dim": 320, "num_labels": 7}
+THREE_STAGES = {
+    "width_coefficient": 0.5, "depth_coefficient": 1.0, "depth_divisor": 4, "hidden_dim": 640,
+    "in_channels": [32, 20, 36], "out_channels": [20, 36, 28], "num_block_repeats": [2, 1, 3], "num_labels": 3,
+}  # fmt: skip
+
+# Widths and depths are the published ones; the larger variants see smaller pictures than they were made for.
+EFFICIENTNETS = {
+    "efficientnet-b0": Case(NET, (2, 3, 224, 199), scaled("efficientnet-b0")),
+    "efficientnet-b1": Case(NET, (2, 3, 131, 240), scaled("efficientnet-b1")),
+    "efficientnet-b2": Case(NET, (2, 3, 129, 190), scaled("efficientnet-b2")),
+    "efficientnet-b3": Case(NET, (2, 3, 150, 127), scaled("efficientnet-b3")),
+    "efficientnet-b4": Case(NET, (2, 3, 161, 128), scaled("efficientnet-b4")),
+    "efficientnet-b5": Case(NET, (1, 3, 130, 97), scaled("efficientnet-b5")),
+    "efficientnet-b6": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b6")),
+    "efficientnet-b7": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b7")),
+    "efficientnet-b8": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b8")),
+    "net-odd-sizes": Case(NET, (3, 3, 97, 130), {**NARROW, "depthwise_padding": [1, 5, 40]}),
+    "net-tf-same": Case(NET, (3, 3, 97, 130), {**NARROW, "padding": "tf-same-dynamic", "hidden_act": "gelu"}),
+    "net-symmetric-torch-eps": Case(
+        NET, (2, 3, 98, 131), {**NARROW, "padding": "symmetric", "batch_norm_eps": 1e-5, "hidden_act": "mish"}
+    ),
+    "net-max-pooling-grey": Case(
+        NET, (2, 1, 101, 64), {**NARROW, "pooling_type": "max", "num_channels": 1, "hidden_act": "relu"}
+    ),
+    "net-other-ratios": Case(
+        NET,
+        (2, 3, 71, 93),
+        {
+            **NARROW, "squeeze_expansion_ratio": 0.6, "expand_ratios": [1, 4, 1, 3, 2, 5, 1],
+            "kernel_sizes": [5, 7, 3, 5, 3, 3, 7], "strides": [2, 1, 2, 1, 1, 2, 1], "batch_norm_eps": 0.1,
+        },
+    ),
+    "net-three-stages": Case(
+        BARE_NET,
+        (2, 4, 45, 62),
+        {
+            **THREE_STAGES, "kernel_sizes": [3, 5, 3], "strides": [1, 2, 2], "expand_ratios": [2, 3, 1],
+            "num_channels": 4, "pooling_type": "max", "hidden_act": "gelu_new", "squeeze_expansion_ratio": 0.01,
+        },
+    ),
+    "net-one-label": Case(
+        NET,
+        (4, 3, 33, 40),
+        {
+            **THREE_STAGES, "kernel_sizes": [5, 5, 5], "strides": [2, 1, 2], "expand_ratios": [1, 1, 6],
+            "num_labels": 1, "hidden_act": "selu", "depthwise_padding": [0],
+        },
+    ),
+}  # fmt: skip
+
+SWIFT, BARE_SWIFT = "SwiftFormerForImageClassification", "SwiftFormerModel"
+LITTLE = {"depths": [1, 2, 1, 3], "embed_dims": [12, 20, 28, 36], "num_labels": 11}
+
+SWIFTFORMERS = {
+    "swiftformer-xs": Case(SWIFT, (2, 3, 221, 199), {**swiftformer.VARIANTS["swiftformer-xs"], "num_labels": 1000}),
+    "swiftformer-s": Case(SWIFT, (2, 3, 197, 224), {**swiftformer.VARIANTS["swiftformer-s"], "num_labels": 1000}),
+    "swiftformer-l1": Case(SWIFT, (1, 3, 224, 211), {**swiftformer.VARIANTS["swiftformer-l1"], "num_labels": 1000}),
+    "swiftformer-l3": Case(SWIFT, (1, 3, 195, 160), {**swiftformer.VARIANTS["swiftformer-l3"], "num_labels": 1000}),
+    "swift-odd-sizes": Case(SWIFT, (3, 3, 97, 130), LITTLE),
+    "swift-l2": Case(SWIFT, (3, 3, 97, 130), {**LITTLE, "attention_norm": "l2"}),
+    "swift-no-layer-scale-relu-grey": Case(
+        SWIFT, (2, 1, 99, 122), {**LITTLE, "use_layer_scale": False, "hidden_act": "relu", "num_channels": 1}
+    ),
+    "swift-other-ratio-other-eps": Case(
+        SWIFT,
+        (2, 4, 64, 93),
+        {**LITTLE, "mlp_ratio": 2.5, "num_channels": 4, "batch_norm_eps": 0.1, "hidden_act": "silu"},
+    ),
+    "swift-wide-kernel-three-stages": Case(
+        BARE_SWIFT,
+        (2, 3, 117, 83),
+        {
+            "depths": [2, 1, 3], "embed_dims": [14, 14, 22], "downsamples": [False, True, True], "mlp_ratio": 3,
+            "down_patch_size": [5, 3], "down_stride": [3, 2], "down_pad": [2, 0], "hidden_act": "gelu_new",
+            "attention_norm": "l2",
+        },
+    ),
+    "swift-one-label": Case(
+        SWIFT,
+        (5, 3, 40, 31),
+        {
+            **LITTLE, "num_labels": 1, "depths": [3, 1, 2, 1], "hidden_act": "selu", "drop_path_rate": 0.1,
+            "drop_mlp_rate": 0.2, "drop_conv_encoder_rate": 0.3,
+        },
+    ),
+}  # fmt: skip
+
+CASES = {**EFFICIENTFORMERS, **EFFICIENTNETS, **SWIFTFORMERS}
+
 
 def random_state(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Random float64 values for every name of a state dict; integers (index tables, counters) stay as they are."""
@@ -126,7 +232,7 @@ def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.sign(normal) * (0.6 + 0.6 * generator.random(shape))
     if last == "weight":
         return normal / np.sqrt(np.prod(shape[1:]))  # outputs of order one, whatever the layer's width
-    return normal  # biases, running means, attention biases
+    return normal  # biases, running means, attention biases, w_g
 
 
 def pixel_values(shape: tuple[int, ...]) -> np.ndarray:
@@ -147,11 +253,16 @@ def digest(name: str, value: np.ndarray) -> dict[str, Any]:
     """What a golden file keeps of one value."""
     return {
         "shape": list(value.shape),
-        "mean": float(value.mean()),
-        "std": float(value.std()),
-        "largest": float(np.abs(value).max()),
-        "samples": value.reshape(-1)[sample_positions(name, value.size)].tolist(),
+        "mean": _digits(value.mean()),
+        "std": _digits(value.std()),
+        "largest": _digits(np.abs(value).max()),
+        "samples": [_digits(sample) for sample in value.reshape(-1)[sample_positions(name, value.size)]],
     }
+
+
+def _digits(value: Any) -> float:
+    """Fourteen digits: three more than the tolerance asks for."""
+    return float(f"{value:.14g}")
 
 
 def read_golden(name: str) -> dict[str, dict[str, Any]]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from ..assets import model_directory
 from ..checkpoint import read_json, write_text
+from ..ops import ACT2FN
 
 CONFIG_NAME = "config.json"
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -148,6 +152,18 @@ def require(condition: bool, name: str, value: Any, expected: str) -> None:
 def is_whole(value: Any, least: int) -> bool:
     """Whether `value` is an integer, Python's or NumPy's but no bool, of at least `least`."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def is_number(value: Any, least: float) -> bool:
+    """Whether `value` is a finite number, Python's or NumPy's but no bool, of at least `least`."""
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return bool(real and least <= value < math.inf)
+
+
+def require_activation(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a function or the name of one in `ops.ACT2FN`."""
+    known = callable(value) or (isinstance(value, str) and value in ACT2FN)
+    require(known, name, value, f"a function or one of {', '.join(ACT2FN)}")
 
 
 def _class_number(key: Any) -> int:

@@ -16,7 +16,6 @@ Source: Li et al. 2022, "EfficientFormer: Vision Transformers at MobileNet Speed
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,9 +26,9 @@ from .. import ops
 from ..nn import Activation, AvgPool2d, BatchNorm2d, Conv2d, Identity, LayerNorm, Linear, Module, ModuleList
 from ..ops import Array
 from ..ops.window import output_size
-from .config import PretrainedConfig, is_whole, require
+from .config import PretrainedConfig, is_number, is_whole, require, require_activation
 from .outputs import Arrays, BaseModelOutputWithPooling, ImageClassifierOutput, ModelOutput
-from .pretrained import PreTrainedModel
+from .pretrained import PreTrainedModel, chosen, classifier_head, stage_positions
 
 # depths: blocks per stage; num_meta3d_blocks: how many of the last stage's are attention. Parameters with both heads:
 # L1 12,289,928, L3 31,406,000, L7 82,229,328.
@@ -158,23 +157,16 @@ class EfficientFormerConfig(PretrainedConfig):
             blocks,
             f"0 to {self.depths[-1]}, the depth of the last stage",
         )
-        known = callable(self.hidden_act) or (isinstance(self.hidden_act, str) and self.hidden_act in ops.ACT2FN)
-        require(known, "hidden_act", self.hidden_act, f"a function or one of {', '.join(ops.ACT2FN)}")
+        require_activation("hidden_act", self.hidden_act)
         for name in ("attention_ratio", "mlp_expansion_ratio"):
             least = 1 / (self.key_dim if name == "attention_ratio" else min(self.hidden_sizes))
             require(
-                _is_number(getattr(self, name), least), name, getattr(self, name), f"a number of at least {least:.3g}"
+                is_number(getattr(self, name), least), name, getattr(self, name), f"a number of at least {least:.3g}"
             )
         for name in ("batch_norm_eps", "layer_norm_eps", "initializer_range", "drop_path_rate", "hidden_dropout_prob"):
-            require(_is_number(getattr(self, name), 0), name, getattr(self, name), "a number of at least 0")
+            require(is_number(getattr(self, name), 0), name, getattr(self, name), "a number of at least 0")
         scale = self.layer_scale_init_value
-        require(_is_number(scale, -1e30), "layer_scale_init_value", scale, "a number")
-
-
-def _is_number(value: Any, least: float) -> bool:
-    """Whether `value` is a finite number, Python's or NumPy's but no bool, of at least `least`."""
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return bool(real and least <= value < math.inf)
+        require(is_number(scale, -1e30), "layer_scale_init_value", scale, "a number")
 
 
 class EfficientFormerConvStem(Module):
@@ -504,10 +496,24 @@ class EfficientFormerModel(PreTrainedModel):
         x, hidden_states, attentions = self.encoder(self.patch_embed(pixel_values))
         output = BaseModelOutputWithPooling(
             last_hidden_state=self.layernorm(x),
-            hidden_states=hidden_states if _chosen(output_hidden_states, config.output_hidden_states) else None,
-            attentions=attentions if _chosen(output_attentions, config.output_attentions) else None,
+            hidden_states=hidden_states if chosen(output_hidden_states, config.output_hidden_states) else None,
+            attentions=attentions if chosen(output_attentions, config.output_attentions) else None,
         )
-        return output if _chosen(return_dict, config.return_dict) else output.to_tuple()
+        return self.as_asked(output, return_dict)
+
+    def extract_feat(self, pixel_values: Array) -> Arrays:
+        """Feature maps as a detector or segmenter uses them: what each stage hands on, before the next downsampling.
+
+        (B, 3, 224, 224) -> (B, 48, 56, 56), (B, 96, 28, 28), (B, 224, 14, 14), (B, 448, 7, 7) for L1: strides 4, 8, 16
+        and 32. The last stage's tokens are put back into a map; the final layer norm is not applied.
+
+        Raises ValueError or TypeError as `forward`.
+        """
+        states = self(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
+        *maps, tokens = (states[position] for position in stage_positions(downsampling(self.config)))
+        batch, _, width = tokens.shape
+        grid = token_grid(self.config, *pixel_values.shape[2:])
+        return (*maps, tokens.swapaxes(1, 2).reshape(batch, width, *grid))  # (B, N, D) -> (B, D, H, W)
 
     def _check_grid(self, height: int, width: int) -> None:
         """Refuse a picture whose tokens the bias table has no entries for. Raises ValueError."""
@@ -535,7 +541,7 @@ class EfficientFormerForImageClassification(PreTrainedModel):
     def __init__(self, config: EfficientFormerConfig, *, init_weights: bool = True, seed: int | None = None) -> None:
         super().__init__(config)
         self.efficientformer = EfficientFormerModel(config, init_weights=False)
-        self.classifier = _head(config)
+        self.classifier = classifier_head(config, config.hidden_sizes[-1])
         if init_weights:
             self.init_weights(seed)
 
@@ -559,7 +565,7 @@ class EfficientFormerForImageClassification(PreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-        return output if _chosen(return_dict, self.config.return_dict) else output.to_tuple()
+        return self.as_asked(output, return_dict)
 
 
 @dataclass(eq=False)
@@ -585,8 +591,8 @@ class EfficientFormerForImageClassificationWithTeacher(PreTrainedModel):
     def __init__(self, config: EfficientFormerConfig, *, init_weights: bool = True, seed: int | None = None) -> None:
         super().__init__(config)
         self.efficientformer = EfficientFormerModel(config, init_weights=False)
-        self.classifier = _head(config)
-        self.distillation_classifier = _head(config)
+        self.classifier = classifier_head(config, config.hidden_sizes[-1])
+        self.distillation_classifier = classifier_head(config, config.hidden_sizes[-1])
         if init_weights:
             self.init_weights(seed)
 
@@ -611,13 +617,4 @@ class EfficientFormerForImageClassificationWithTeacher(PreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-        return output if _chosen(return_dict, self.config.return_dict) else output.to_tuple()
-
-
-def _head(config: EfficientFormerConfig) -> Linear | Identity:
-    """A linear classifier, or nothing where the config has no labels (as in transformers)."""
-    return Linear(config.hidden_sizes[-1], config.num_labels) if config.num_labels else Identity()
-
-
-def _chosen(argument: bool | None, default: bool) -> bool:
-    return default if argument is None else argument
+        return self.as_asked(output, return_dict)

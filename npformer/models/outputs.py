@@ -100,3 +100,29 @@ class ImageClassifierOutput(ModelOutput):
     logits: np.ndarray | None = None
     hidden_states: Arrays | None = None
     attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
+class BaseModelOutputWithNoAttention(ModelOutput):
+    """What a bare convolutional model returns: last_hidden_state (B, C, H, W), hidden_states as BaseModelOutput."""
+
+    last_hidden_state: np.ndarray | None = None
+    hidden_states: Arrays | None = None
+
+
+@dataclass(eq=False)
+class BaseModelOutputWithPoolingAndNoAttention(ModelOutput):
+    """As BaseModelOutputWithNoAttention, with pooler_output (B, C), the last map pooled over all its pixels."""
+
+    last_hidden_state: np.ndarray | None = None
+    pooler_output: np.ndarray | None = None
+    hidden_states: Arrays | None = None
+
+
+@dataclass(eq=False)
+class ImageClassifierOutputWithNoAttention(ModelOutput):
+    """What a classifier without attention maps returns: loss (a scalar, where labels were given) and logits (B, K)."""
+
+    loss: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    hidden_states: Arrays | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,9 +12,10 @@ import numpy as np
 from .. import ops
 from ..assets import model_directory
 from ..checkpoint import read_checkpoint, write_checkpoint, write_text
-from ..nn import Conv2d, Linear, Module
+from ..nn import Conv2d, Identity, Linear, Module
 from ..ops import Array
 from .config import CONFIG_NAME, PretrainedConfig, is_whole, read_config, require, to_json
+from .outputs import Arrays, ModelOutput
 
 
 class PreTrainedModel(Module):
@@ -41,9 +43,21 @@ class PreTrainedModel(Module):
         """
         generator = np.random.default_rng(seed)
         for _, module in self.named_modules():
-            if isinstance(module, Conv2d | Linear):
-                module.weight = generator.standard_normal(module.weight.shape, np.float32)
-                module.weight *= np.float32(self.config.initializer_range)
+            self.init_module(module, generator)
+
+    def init_module(self, module: Module, generator: np.random.Generator) -> None:
+        """Draw the random weights of one module, if it has any."""
+        if isinstance(module, Conv2d | Linear):
+            module.weight = generator.standard_normal(module.weight.shape, np.float32)
+            module.weight *= np.float32(getattr(self.config, "initializer_range", 0.02))
+
+    def extract_feat(self, pixel_values: Array) -> Arrays:
+        """Feature maps at strides 4, 8, 16 and 32: those of the bare model, whose docstring has the shapes."""
+        return getattr(self, self.base_model_prefix).extract_feat(pixel_values)
+
+    def as_asked(self, output: ModelOutput, return_dict: bool | None) -> Any:
+        """The output itself or, where `return_dict` (or, if None, the config) says no, its values as a tuple."""
+        return output if chosen(return_dict, self.config.return_dict) else output.to_tuple()
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, dtype: Any = np.float32, **overrides: Any) -> Self:
@@ -152,3 +166,24 @@ class PreTrainedModel(Module):
         if self.config.num_labels == 1:
             return ops.mse_loss(logits.reshape(-1), labels.reshape(-1))
         return ops.mse_loss(logits, labels)
+
+
+def chosen(argument: bool | None, default: bool) -> bool:
+    """An argument of a call, or the config's value where it is None."""
+    return default if argument is None else argument
+
+
+def classifier_head(config: PretrainedConfig, width: int) -> Linear | Identity:
+    """A linear classifier (B, width) -> (B, K), or nothing where the config has no labels (as in transformers)."""
+    return Linear(width, config.num_labels) if config.num_labels else Identity()
+
+
+def stage_positions(downsampled: Sequence[bool]) -> list[int]:
+    """Where the stages' results stand among the hidden states: the embeddings, then stage, downsampling, stage, ...
+
+    `downsampled` says for each stage but the last whether a downsampling follows it.
+    """
+    positions = [1]
+    for follows in downsampled:
+        positions.append(positions[-1] + 1 + bool(follows))
+    return positions

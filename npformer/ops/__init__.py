@@ -26,12 +26,14 @@ from .conv import conv2d, depthwise_conv2d, im2col
 from .linear import linear
 from .loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 from .norm import batch_norm, layer_norm, normalize
-from .pool import avg_pool2d, max_pool2d, pool_mixer, token_mean
+from .pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, pool_mixer, token_mean
 from .window import same_padding
 
 __all__ = [
     "ACT2FN",
     "Array",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "attention_bias_index",
     "avg_pool2d",
     "batch_norm",

@@ -10,6 +10,7 @@ from ._check import Array, check_float, check_rank, check_shape
 from .activation import sigmoid, silu, softmax
 from .conv import conv2d
 from .norm import normalize
+from .pool import adaptive_avg_pool2d
 from .window import pair
 
 Tap = Callable[[str, Array], Array]
@@ -71,14 +72,14 @@ def biased_attention(
 
 def efficient_additive_attention(
     query: Array, key: Array, w_g: Array, attention_norm: str = "ones", tap: Tap = _untapped
-) -> Array:
+) -> tuple[Array, Array]:
     """Attention in linear time: sum up all queries once, then gate every key with it: (B, N, D) twice, (D, 1).
 
     q, k   = query / |query|, key / |key|          each token scaled to length 1
     a      = q @ w_g / sqrt(D)                     (B, N, 1), one score per token
     a      = weights(a)                            see below
     G      = sum over tokens of a * q              (B, 1, D), the one global query
-    out    = G * k                                 (B, N, D)
+    out    = G * k                                 (B, N, D), returned with q, which SwiftFormer adds back later
 
     `attention_norm` says what weights() is, for two generations of SwiftFormer differ. "ones": softmax over the last
     axis, which has length one, so every weight is exactly 1 and w_g does nothing (the first release and transformers).
@@ -96,8 +97,10 @@ def efficient_additive_attention(
     query, key = tap("query", normalize(query, dim=-1)), tap("key", normalize(key, dim=-1))
     scores = query @ w_g * query.dtype.type(query.shape[-1] ** -0.5)  # (B, N, 1)
     weights = tap("weights", softmax(scores, dim=-1) if attention_norm == "ones" else normalize(scores, dim=1))
-    global_query = tap("global_query", (weights * query).sum(axis=1, keepdims=True))  # (B, 1, D)
-    return global_query * key
+    # Thousands of tokens are added up: in float64, and rounded once.
+    total = (weights * query).sum(axis=1, keepdims=True, dtype=np.float64).astype(query.dtype)
+    global_query = tap("global_query", total)  # (B, 1, D)
+    return global_query * key, query
 
 
 def squeeze_excite(
@@ -128,6 +131,6 @@ def squeeze_excite(
     check_shape("reduce_bias", reduce_bias, (inner,), "one number per squeezed channel")
     check_shape("expand_weight", expand_weight, (channels, inner, 1, 1), "a 1x1 convolution back to the channels of x")
     check_shape("expand_bias", expand_bias, (channels,), "one number per channel of x")
-    squeeze = tap("squeeze", x.mean((2, 3), keepdims=True))
+    squeeze = tap("squeeze", adaptive_avg_pool2d(x, 1))
     hidden = activation(conv2d(squeeze, reduce_weight, reduce_bias))
     return x * tap("gate", sigmoid(conv2d(hidden, expand_weight, expand_bias)))

@@ -95,7 +95,7 @@ def normalize(x: Array, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Arr
     check_float(x=x)
     check_axis("dim", dim, x.ndim)
     if p == 2:
-        length = np.sqrt(np.square(x).sum(dim, keepdims=True))
+        length = np.sqrt(np.square(x).sum(dim, keepdims=True, dtype=np.float64)).astype(x.dtype)
     else:
         length = np.linalg.norm(x, ord=p, axis=dim, keepdims=True).astype(x.dtype)
     return x / np.maximum(length, x.dtype.type(eps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral
 
 import numpy as np
@@ -70,6 +71,32 @@ def max_pool2d(
     return out
 
 
+def adaptive_avg_pool2d(x: Array, output_size: int | Pair) -> Array:
+    """Mean of each cell of a grid, whatever the size of the picture: (B, C, H, W) -> (B, C, *output_size).
+
+    out[b, c, i, j] = mean of x[b, c, floor(i*H/O) : ceil((i+1)*H/O), likewise j]
+
+    With `output_size` 1 it is the mean over the whole picture. Added up in float64 and rounded once.
+
+    Raises TypeError or ValueError. Source: `torch.nn.functional.adaptive_avg_pool2d`.
+    """
+    out = _grid(x, output_size)
+    for i, j, cell in _cells(x, out.shape[-2:]):
+        out[..., i, j] = cell.mean((-2, -1), dtype=np.float64)
+    return out
+
+
+def adaptive_max_pool2d(x: Array, output_size: int | Pair) -> Array:
+    """Largest value of each cell of a grid: (B, C, H, W) -> (B, C, *output_size), cells as in `adaptive_avg_pool2d`.
+
+    Raises TypeError or ValueError. Source: `torch.nn.functional.adaptive_max_pool2d`.
+    """
+    out = _grid(x, output_size)
+    for i, j, cell in _cells(x, out.shape[-2:]):
+        out[..., i, j] = cell.max((-2, -1))
+    return out
+
+
 def pool_mixer(x: Array, pool_size: int = 3) -> Array:
     """PoolFormer's token mixer: how far each pixel is from the mean of its neighbourhood: (B, C, H, W), same out.
 
@@ -98,6 +125,24 @@ def token_mean(x: Array) -> Array:
     check_float(x=x)
     check_rank("x", x, (3,), "(B, N, D)")
     return x.mean(axis=1, dtype=np.float64).astype(x.dtype)
+
+
+def _grid(x: Array, output_size: int | Pair) -> Array:
+    """Check an adaptive pooling's arguments and make room for its result."""
+    check_float(x=x)
+    check_rank("x", x, (3, 4), "(B, C, H, W) or (C, H, W)")
+    if min(x.shape[-2:]) < 1:
+        raise ValueError(f"x must have at least one pixel, got shape {x.shape}")
+    return np.empty((*x.shape[:-2], *pair("output_size", output_size, 1)), x.dtype)
+
+
+def _cells(x: Array, grid: tuple[int, ...]) -> Iterator[tuple[int, int, Array]]:
+    """Yield (i, j, view) for every cell of a grid over the picture; neighbouring cells may share a row or column."""
+    height, width = x.shape[-2:]
+    for i in range(grid[0]):
+        rows = slice(i * height // grid[0], -(-(i + 1) * height // grid[0]))
+        for j in range(grid[1]):
+            yield i, j, x[..., rows, j * width // grid[1] : -(-(j + 1) * width // grid[1])]
 
 
 def _geometry(

@@ -6,16 +6,54 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.models.deprecated import efficientformer as hf
+import torch.nn.functional as F
+import transformers
+from transformers.models.deprecated import efficientformer
+from transformers.models.efficientnet.modeling_efficientnet import EfficientNetDepthwiseLayer, EfficientNetEmbeddings
+from transformers.models.swiftformer.modeling_swiftformer import SwiftFormerEfficientAdditiveAttention
 
-from tests.support import Case, random_state
+from tests.support import ONE_HEAD, SWIFT, TWO_HEADS, Case, random_state
 
 
 def build(case: Case) -> torch.nn.Module:
-    """transformers' model of that case, float32, in eval mode, with its initial weights."""
-    # `hidden_size` is what the two-headed class reads and the config class lacks.
-    config = hf.EfficientFormerConfig(**case.settings, hidden_size=case.settings["hidden_sizes"][-1])
-    return getattr(hf, case.class_name)(config)
+    """transformers' model of that case, float32, with its initial weights; what it cannot express is put in here."""
+    settings = dict(case.settings)
+    if case.family == "EfficientFormer":
+        # `hidden_size` is what the two-headed class reads and the config class lacks.
+        config = efficientformer.EfficientFormerConfig(**settings, hidden_size=settings["hidden_sizes"][-1])
+        return getattr(efficientformer, case.class_name)(config)
+    padding, norm = settings.pop("padding", "hf-static"), settings.pop("attention_norm", "ones")
+    model = getattr(transformers, case.class_name)(getattr(transformers, f"{case.family}Config")(**settings))
+    for module in list(model.modules()):
+        if padding != "hf-static" and isinstance(module, (EfficientNetEmbeddings, EfficientNetDepthwiseLayer)):
+            is_stem = isinstance(module, EfficientNetEmbeddings)
+            kernel = module.convolution.kernel_size[0] if is_stem else module.depthwise_conv.kernel_size[0]
+            setattr(module, "padding" if is_stem else "depthwise_conv_pad", Pad(padding, kernel))
+        if norm == "l2" and isinstance(module, SwiftFormerEfficientAdditiveAttention):
+            module.forward = l2_attention.__get__(module)
+    return model
+
+
+class Pad(torch.nn.Module):
+    """The paddings transformers lacks: TensorFlow's SAME for the picture as it comes, and symmetric."""
+
+    def __init__(self, mode: str, kernel: int) -> None:
+        super().__init__()
+        self.mode, self.kernel = mode, kernel
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mode == "symmetric":
+            return F.pad(x, (self.kernel // 2,) * 4)
+        # At stride 2 an even side needs k - 2 pixels in all, an odd one k - 1.
+        down, across = (self.kernel - 2 + side % 2 for side in x.shape[2:])
+        return F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+
+
+def l2_attention(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """SwiftFormer's attention as re-released: the scores normalised over the tokens instead of softmaxed alone."""
+    query, key = F.normalize(self.to_query(x), dim=-1), F.normalize(self.to_key(x), dim=-1)
+    weights = F.normalize(query @ self.w_g * self.scale_factor, dim=1)
+    return self.final(self.proj((weights * query).sum(dim=1, keepdim=True) * key) + query)
 
 
 def load(model: torch.nn.Module, state: dict[str, np.ndarray], dtype: torch.dtype) -> torch.nn.Module:
@@ -38,6 +76,7 @@ def record(model: torch.nn.Module, pixel_values: np.ndarray) -> dict[str, np.nda
     calls: dict[str, list[np.ndarray]] = {}
     order: list[tuple[str, int]] = []
     modules = dict(model.named_modules())
+    heads = {ONE_HEAD: "classifier", TWO_HEADS: "classifier", SWIFT: "head"}  # what the pooled vector goes into first
 
     def keep(name: str, tensor: torch.Tensor) -> None:
         calls.setdefault(name, []).append(tensor.detach().numpy().copy())
@@ -47,14 +86,18 @@ def record(model: torch.nn.Module, pixel_values: np.ndarray) -> dict[str, np.nda
         parent, _, last = name.rpartition(".")
 
         def call(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            if name == "classifier":
+            if name == heads.get(type(model).__name__):
                 keep(":pooled", inputs[0])
             tensor = main_tensor(output)
             if tensor is not None:
                 keep(name, tensor)
+            inside: dict[str, torch.Tensor] = {}
             if last == "qkv":
-                for value_name, value in _inside_attention(modules[parent], output).items():
-                    keep(f"{parent}:{value_name}", value)
+                inside = _inside_attention(modules[parent], output)
+            if last == "to_key":
+                inside = _inside_additive(modules[parent], torch.tensor(calls[f"{parent}.to_query"][-1]), output)
+            for value_name, value in inside.items():
+                keep(f"{parent}:{value_name}", value)
             if last == "pool":
                 keep(f"{parent}:pooled", output)
 
@@ -87,3 +130,11 @@ def _inside_attention(module: Any, packed: torch.Tensor) -> dict[str, torch.Tens
     return {
         "query": query, "key": key, "value": value, "bias": module.ab, "scores": scores, "probs": scores.softmax(-1),
     }  # fmt: skip
+
+
+def _inside_additive(module: Any, query: torch.Tensor, key: torch.Tensor) -> dict[str, torch.Tensor]:
+    query, key = query / query.norm(dim=-1, keepdim=True), key / key.norm(dim=-1, keepdim=True)
+    scores = torch.einsum("bnd,dk->bnk", query, module.w_g) / query.shape[-1] ** 0.5
+    is_l2 = getattr(module.forward, "__func__", None) is l2_attention
+    weights = scores / scores.norm(dim=1, keepdim=True) if is_l2 else torch.softmax(scores, -1)
+    return {"query": query, "key": key, "weights": weights, "global_query": (weights * query).sum(1, keepdim=True)}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from transformers.models.deprecated import efficientformer as hf
+import transformers
+from transformers.models.deprecated import efficientformer
 
-from npformer import AutoImageProcessor, load_image
+from npformer import AutoConfig, AutoImageProcessor, load_image
 from npformer.assets import model_directory, sample_pictures
 
 
 def oracle_model(name: str, dtype: torch.dtype) -> torch.nn.Module:
     """transformers' own loading of a shipped directory."""
-    model = hf.EfficientFormerForImageClassification.from_pretrained(model_directory(name), torch_dtype=torch.float32)
+    family = AutoConfig.from_pretrained(name).architectures[0]
+    source = efficientformer if family.startswith("EfficientFormer") else transformers
+    model = getattr(source, family).from_pretrained(model_directory(name), torch_dtype=torch.float32)
     return model.to(dtype).eval()
 
 
