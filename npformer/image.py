@@ -1,4 +1,4 @@
-"""Pictures in, `pixel_values` out: the image processors and the four small functions they are made of.
+"""Pictures in, `pixel_values` out: the image processors. Their four steps live in `npformer.picture`.
 
     picture --resize--> --center_crop--> --rescale--> --normalize--> pixel_values (B, C, H, W)
 
@@ -24,45 +24,50 @@ import copy
 import inspect
 import json
 import os
-import sys
-import warnings
 from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .checkpoint import write_text
-
-if TYPE_CHECKING:  # Pillow costs 30 ms to import, so the functions that need it import it themselves
-    from PIL.Image import Image as Picture
+from .checkpoint import read_json, write_text
+from .picture import (
+    BICUBIC,
+    BILINEAR,
+    LAYOUTS,
+    NEAREST,
+    Array,
+    ImageInput,
+    Numbers,
+    as_arrays,
+    center_crop,
+    describe,
+    infer_data_format,
+    load_image,
+    normalize,
+    require_filter,
+    rescale,
+    resize,
+    shortest_edge_size,
+    warn,
+)
 
 __all__ = [
     "BaseImageProcessor",
     "BatchFeature",
     "EfficientFormerImageProcessor",
+    "EfficientNetImageProcessor",
     "ViTImageProcessor",
-    "center_crop",
-    "infer_data_format",
     "load_image",
-    "normalize",
-    "rescale",
-    "resize",
-    "shortest_edge_size",
 ]
 
-Array: TypeAlias = NDArray[Any]
-ImageInput: TypeAlias = "Picture | Array | Sequence[Picture | Array]"
 Size: TypeAlias = "int | Sequence[int] | Mapping[str, int]"
-Numbers: TypeAlias = "float | Sequence[float]"
 
 CONFIG_NAME = "preprocessor_config.json"
-NEAREST, LANCZOS, BILINEAR, BICUBIC, BOX, HAMMING = range(6)  # Pillow's numbers, as the JSON files store them
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LAYOUTS = ("channels_first", "channels_last")
+HALVES = (0.5, 0.5, 0.5)
 SIZE_KEYS: tuple[set[str], ...] = (
     {"height", "width"},
     {"shortest_edge"},
@@ -72,298 +77,22 @@ SIZE_KEYS: tuple[set[str], ...] = (
 )
 
 
-# --- the four steps: pure functions of one picture (C, H, W) ---------------------------------------------------------
-
-
-def resize(image: Array, size: tuple[int, int], resample: int = BICUBIC) -> Array:
-    """Resample a picture with Pillow: (C, H, W) -> (C, *size).
-
-    The whole picture is squashed or stretched into `size` = (height, width); the aspect ratio is not kept (see
-    `shortest_edge_size` for that). Pillow works in 8 bits, so
-
-    - uint8 pictures, and others that hold whole numbers 0..255, give uint8;
-    - fractions 0..1 become `uint8(x · 255)` (cut off, not rounded), are resampled and come back as float32 / 255:
-      a float picture keeps only 256 levels.
-
-    A float picture that holds nothing but 0.0 and 1.0 counts as whole numbers, and resampling it leaves 0s and 1s.
-    Raises ValueError for values outside both ranges, for an unknown `resample` (0..5, Pillow's numbers), and unless
-    C is 1 to 4; with 2 or 4 channels Pillow takes the last for transparency and weights the others by it.
-    """
-    from PIL import Image
-
-    _require_chw(image)
-    _require_filter(resample)
-    pixels, were_fractions = _to_eight_bit(image)
-    pixels = pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1)  # (C, H, W) -> (H, W) or (H, W, C)
-    if pixels.ndim == 3 and pixels.shape[-1] not in (2, 3, 4):
-        raise ValueError(
-            f"the picture has {pixels.shape[-1]} channels (shape {image.shape}) but resizing, which goes through "
-            "Pillow, needs 1 to 4: check input_data_format, or set do_resize=False"
-        )
-    height, width = size
-    resized = np.array(Image.fromarray(pixels).resize((width, height), resample=resample))
-    resized = resized[None] if resized.ndim == 2 else np.moveaxis(resized, -1, 0)
-    return rescale(resized, 1 / 255) if were_fractions else resized
-
-
-def shortest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
-    """Return the (height, width) that keeps the aspect ratio and makes the shorter side `edge`.
-
-    long' = int(edge · long / short), cut off. Nothing bounds the longer side: a 1 x 1000 picture at edge 224 becomes
-    224 x 224000.
-    """
-    longer = int(edge * max(height, width) / min(height, width))
-    return (longer, edge) if width <= height else (edge, longer)
-
-
-def center_crop(image: Array, size: tuple[int, int]) -> Array:
-    """Cut the middle out of a picture, with zeros where the picture is smaller: (C, H, W) -> (C, *size).
-
-    out[c, i, j] = image[c, i + top, j + left], or 0 outside, with top = floor((H - height) / 2) and left likewise.
-    An odd remainder is cut at the bottom and right, and padded at the top and left (floor of a negative number).
-    """
-    _require_chw(image)
-    out = np.zeros((len(image), *size), image.dtype)
-    taken, placed = [], []
-    for length, wanted in zip(image.shape[1:], size, strict=True):
-        start, overlap = (length - wanted) // 2, min(length, wanted)
-        taken.append(slice(max(start, 0), max(start, 0) + overlap))
-        placed.append(slice(max(-start, 0), max(-start, 0) + overlap))
-    out[:, placed[0], placed[1]] = image[:, taken[0], taken[1]]
-    return out
-
-
-def rescale(image: Array, scale: float) -> NDArray[np.float32]:
-    """Multiply every value by `scale`: float32(float64(x) · scale), any shape.
-
-    The product is taken in float64 and rounded once: in float32, 126 of the 256 levels times 1/255 come out a bit off.
-    """
-    scaled: NDArray[np.float32] = (image.astype(np.float64) * scale).astype(np.float32)
-    return scaled
-
-
-def normalize(image: Array, mean: Numbers, std: Numbers) -> Array:
-    """Subtract the mean and divide by the standard deviation of each channel: (C, H, W) -> (C, H, W).
-
-    out[c] = (x[c] - mean[c]) / std[c], in the picture's own float type, or float32 for whole numbers.
-    Raises ValueError unless `mean` and `std` are one number or C of them.
-    """
-    _require_chw(image)
-    if not np.issubdtype(image.dtype, np.floating):
-        image = image.astype(np.float32)
-    columns = []
-    for name, values in (("image_mean", mean), ("image_std", std)):
-        listed = [values] * len(image) if isinstance(values, Real) else list(values)  # type: ignore[arg-type]
-        if len(listed) != len(image):
-            raise ValueError(
-                f"{name} has {len(listed)} values but the picture has {len(image)} channel(s), seen as (channels, "
-                f"height, width) = {image.shape}: give one value per channel, convert the picture to RGB, or say "
-                "where its channels are with input_data_format"
-            )
-        columns.append(np.array(listed, image.dtype)[:, None, None])  # (C, 1, 1)
-    out: Array = (image - columns[0]) / columns[1]
-    return out
-
-
-def _to_eight_bit(image: Array) -> tuple[NDArray[np.uint8], bool]:
-    """Return the picture as uint8, and whether it held fractions 0..1 (which were multiplied by 255)."""
-    if image.dtype == np.uint8:
-        return image, False
-    low, high = image.min(), image.max()
-    with np.errstate(invalid="ignore"):  # nan and inf have no whole part; they fail the range tests below
-        whole = np.allclose(image, image.astype(int))  # close is enough: 200.001 counts as 200
-    if whole and low >= 0 and high <= 255:
-        return image.astype(np.uint8), False
-    if not whole and low >= 0 and high <= 1:
-        return rescale(image, 255).astype(np.uint8), True
-    raise ValueError(
-        f"the picture holds {'whole numbers' if whole else 'fractions'} from {low} to {high} but resizing goes "
-        "through 8 bits and needs whole numbers 0..255 or fractions 0..1: scale the values first, or set "
-        "do_resize=False"
-    )
-
-
-def _require_chw(image: Array) -> None:
-    if image.ndim != 3:
-        raise ValueError(f"image has shape {image.shape}, but one picture (channels, height, width) is needed")
-
-
-def _require_filter(resample: int) -> None:
-    from PIL import Image
-
-    if resample not in list(Image.Resampling):
-        known = ", ".join(f"{int(member)} ({member.name.lower()})" for member in Image.Resampling)
-        raise ValueError(f"resample is {resample!r}, which is no Pillow filter: use one of {known}")
-
-
-# --- reading pictures ------------------------------------------------------------------------------------------------
-
-
-def load_image(source: str | os.PathLike[str] | Picture | Array) -> Picture:
-    """Open a picture the way transformers' pipelines do before their processor: EXIF-rotated, then RGB.
-
-    `source` is a path, a Pillow picture, or an array (H, W), (H, W, C) or (C, H, W); if both ends of an array could be
-    the channels, the last is taken. Transparency is dropped, not blended; of an animation the first frame is taken.
-
-    Greys beyond 8 bits are scaled, where Pillow (and so transformers) would turn everything above 255 white:
-
-    - mode I;16 and uint16 arrays: the upper byte, x // 256;
-    - mode I, mode F and other arrays: fractions 0..1 are multiplied by 255 (float types only), values 0..255 are
-      kept, both rounded; values 0..65535 give the upper byte; anything else raises ValueError. Bool arrays: 0 and 255.
-
-    Raises FileNotFoundError (or another OSError) for a path that cannot be opened, ValueError for a file that is no
-    picture or a damaged one, TypeError for other sources.
-    """
-    from PIL import Image
-
-    if isinstance(source, (str, os.PathLike)):
-        return _open_picture(os.fspath(source))
-    if isinstance(source, Image.Image):
-        try:
-            return _to_rgb(source)
-        except Exception as error:  # Pillow opens lazily: a damaged file is noticed only now
-            raise ValueError(f"the picture (mode {source.mode!r}) cannot be read: {error}") from None
-    if isinstance(source, np.ndarray):
-        return _array_to_picture(source).convert("RGB")
-    raise TypeError(f"source is {_describe(source)}, but load_image takes a path, a Pillow picture or a NumPy array")
-
-
-def _open_picture(path: str) -> Picture:
-    from PIL import Image, UnidentifiedImageError
-
-    if path.startswith(("http://", "https://", "data:")):
-        raise ValueError(f"{path[:80]!r} is a web address, but load_image reads files only: download it first")
-    try:
-        with Image.open(path) as picture:
-            return _to_rgb(picture)
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: not a picture in a format that Pillow knows") from None
-    except OSError as error:
-        if error.errno is None:  # raised by a decoder, not by the operating system
-            raise ValueError(f"{path}: the picture is damaged or cannot be decoded: {error}") from None
-        raise type(error)(error.errno, f"{error.strerror}; expected the path of a picture", path) from None
-    except Exception as error:  # decoders raise nearly anything: SyntaxError, struct.error, IndexError, ...
-        raise ValueError(f"{path}: the picture is damaged or cannot be decoded: {error}") from None
-
-
-def _to_rgb(picture: Picture) -> Picture:
-    from PIL import Image, ImageOps
-
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        upright = Image.fromarray(_deep_to_eight_bit(np.asarray(upright)))
-    return upright.convert("RGB")
-
-
-def _array_to_picture(array: Array) -> Picture:
-    from PIL import Image
-
-    pixels = array[:, :, None] if array.ndim == 2 else array
-    if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3) and pixels.shape[0] in (1, 3):
-        pixels = np.moveaxis(pixels, 0, -1)  # (C, H, W) -> (H, W, C)
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 2, 3, 4) or pixels.size == 0 or pixels.dtype.kind not in "buif":
-        raise ValueError(
-            f"source is an array of shape {array.shape} and dtype {array.dtype}, but a picture needs real numbers and "
-            "the shape (H, W), (H, W, 1 to 4), (1, H, W) or (3, H, W), none of them 0"
-        )
-    pixels = _deep_to_eight_bit(pixels)
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
-def _deep_to_eight_bit(array: Array) -> NDArray[np.uint8]:
-    """Bring any real values to 0..255 by the rules in `load_image`."""
-    kind = array.dtype.kind
-    if array.dtype == np.uint8:
-        return array
-    if kind == "b":
-        return np.where(array, 255, 0).astype(np.uint8)
-    low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 65535):  # also true for nan
-        raise ValueError(
-            f"the values go from {low} to {high}, but 0..1 (fractions), 0..255 or 0..65535 is needed: scale them first"
-        )
-    if high >= 255.5 or (kind == "u" and array.dtype.itemsize == 2):
-        return np.asarray(array // 256, np.uint8)
-    return np.asarray(np.rint(array * np.float64(255) if kind == "f" and high <= 1 else array), np.uint8)
-
-
-def infer_data_format(image: Array, label: str = "image") -> str:
-    """Tell whether the channels of a 3-D array come first or last: the axis of length 1 or 3 holds them.
-
-    If both ends qualify it warns and says "channels_first": an RGB picture 1 or 3 pixels high, (3, W, 3), is then
-    read sideways, as in transformers. Raises ValueError if neither does.
-    """
-    first, last = image.shape[0] in (1, 3), image.shape[-1] in (1, 3)
-    if first and last:
-        _warn(
-            f"{label} has shape {image.shape}, whose first and last axes could both be the channels: the first is "
-            'taken; say input_data_format="channels_last" if it is the last'
-        )
-    if first or last:
-        return LAYOUTS[0] if first else LAYOUTS[1]
-    raise ValueError(
-        f"{label} has shape {image.shape}, where neither the first nor the last axis has 1 or 3 entries, so the "
-        'channels cannot be found: convert it with load_image or .convert("RGB"), or say '
-        'input_data_format="channels_first" or "channels_last"'
-    )
-
-
-def _as_arrays(images: Any, to_rgb: bool | None, grey: bool) -> list[Array]:
-    """Turn every accepted form of `images` into a list of 3-D arrays, each in the layout it came in."""
-    if isinstance(images, (list, tuple)) or getattr(images, "ndim", None) == 4:  # (B, ...) is a batch
-        if len(images) == 0:
-            raise ValueError("images is empty: give at least one picture")
-        return [_as_array(item, f"images[{i}]", to_rgb, grey) for i, item in enumerate(images)]
-    return [_as_array(images, "images", to_rgb, grey)]
-
-
-def _as_array(item: Any, label: str, to_rgb: bool | None, grey: bool) -> Array:
-    from PIL import Image
-
-    came = label
-    if isinstance(item, Image.Image):
-        came = f"{label} (a Pillow picture of mode {item.mode!r})"
-        try:
-            array = np.array(item.convert("RGB") if to_rgb and item.mode != "RGB" else item)
-        except Exception as error:  # a damaged file, or a mode Pillow cannot convert
-            raise ValueError(f"{came} cannot be read: {error}") from None
-    elif hasattr(item, "__array__") and not isinstance(item, np.generic):  # arrays, and tensors on the CPU
-        array = np.asarray(item)
-    else:
-        raise TypeError(
-            f"{label} is {_describe(item)}, but a Pillow picture or a NumPy array is needed: open a file with "
-            "load_image(path), turn nested lists into an array with np.asarray"
-        )
-    if grey and array.ndim == 2:
-        array = array[:, :, None]  # (H, W) -> (H, W, 1)
-    if array.ndim != 3:
-        raise ValueError(
-            f"{came} has {array.ndim} axes (shape {array.shape}), but three are needed, the colour channels first or "
-            'last: use load_image(...) or picture.convert("RGB"), which also turn greys and palettes into colours'
-        )
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"{came} has dtype {array.dtype}, but real numbers are needed: bool, integers or floats")
-    if array.size == 0:
-        raise ValueError(f"{came} is empty (shape {array.shape}), but a picture needs at least one pixel")
-    return array
-
-
 # --- checking settings -----------------------------------------------------------------------------------------------
 
 
 def _flag(name: str, value: Any) -> bool:
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, Integral) and value in (0, 1)):
         return bool(value)
-    raise TypeError(f"{name} is {_describe(value)}, but true or false is needed")
+    raise TypeError(f"{name} is {describe(value)}, but true or false is needed")
 
 
 def _number(name: str, value: Any) -> float:
     if not isinstance(value, Real):
-        raise TypeError(f"{name} is {_describe(value)}, but a number is needed")
+        raise TypeError(f"{name} is {describe(value)}, but a number is needed")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{name} is {_describe(value)}, which is too large for a float") from None
+        raise ValueError(f"{name} is {describe(value)}, which is too large for a float") from None
 
 
 def _numbers(name: str, value: Any) -> float | list[float]:
@@ -373,12 +102,12 @@ def _numbers(name: str, value: Any) -> float | list[float]:
         return [_number(name, entry) for entry in value]
     if isinstance(value, Real):
         return _number(name, value)
-    raise TypeError(f"{name} is {_describe(value)}, but a number or a list with one number per channel is needed")
+    raise TypeError(f"{name} is {describe(value)}, but a number or a list with one number per channel is needed")
 
 
 def _filter(name: str, value: Any) -> int:
     if not isinstance(value, Integral):
-        raise TypeError(f"{name} is {_describe(value)}, but the number of a Pillow filter is needed, as 3 for bicubic")
+        raise TypeError(f"{name} is {describe(value)}, but the number of a Pillow filter is needed, as 3 for bicubic")
     return int(value)
 
 
@@ -390,7 +119,7 @@ def _size(name: str, value: Any) -> dict[str, int]:
         value = {"height": value[0], "width": value[1]}
     if not isinstance(value, Mapping):
         raise TypeError(
-            f"{name} is {_describe(value)}, but a number, a (height, width) pair, or a dict such as "
+            f"{name} is {describe(value)}, but a number, a (height, width) pair, or a dict such as "
             '{"height": 224, "width": 224} is needed'
         )
     if set(value) not in SIZE_KEYS:
@@ -398,7 +127,7 @@ def _size(name: str, value: Any) -> dict[str, int]:
         raise ValueError(f"{name} has the keys {sorted(map(str, value))}, but needs {known}")
     for key, length in value.items():
         if not isinstance(length, Integral) or isinstance(length, bool):
-            raise TypeError(f"{name}[{key!r}] is {_describe(length)}, but a whole number of pixels is needed")
+            raise TypeError(f"{name}[{key!r}] is {describe(length)}, but a whole number of pixels is needed")
         if length < 1:
             raise ValueError(f"{name}[{key!r}] is {length}, but at least 1 pixel is needed")
     return {key: int(length) for key, length in value.items()}
@@ -417,6 +146,7 @@ _NEEDED = {
     "do_center_crop": ("crop_size",),
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
+    "include_top": ("image_std",),
 }
 
 
@@ -434,19 +164,6 @@ def _check_layout(name: str, value: Any) -> None:
 def _check_tensor_type(value: Any) -> None:
     if value is not None and value != "np":
         raise ValueError(f'return_tensors is {value!r}, but npformer computes in NumPy: use "np", or None for a list')
-
-
-def _describe(value: Any) -> str:
-    text = " ".join(repr(value).split())  # on one line
-    return f"{text if len(text) <= 60 else text[:57] + '...'} (type {type(value).__name__})"
-
-
-def _warn(message: str) -> None:
-    """Warn at the first line outside this file, so that the reader sees the call that caused it."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename == __file__:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
 
 
 # --- what comes out --------------------------------------------------------------------------------------------------
@@ -542,9 +259,9 @@ class BaseImageProcessor:
         _check_tensor_type(return_tensors)
         _check_layout("data_format", data_format)
         _check_layout("input_data_format", input_data_format)
-        arrays = _as_arrays(images, settings.get("do_convert_rgb"), input_data_format == LAYOUTS[1])
+        arrays = as_arrays(images, settings.get("do_convert_rgb"), input_data_format == LAYOUTS[1])
         if settings["do_rescale"] and arrays[0].dtype != np.uint8 and arrays[0].min() >= 0 and arrays[0].max() <= 1:
-            _warn(
+            warn(
                 "the values of images are already between 0 and 1 and will be multiplied by rescale_factor again: set "
                 "do_rescale=False if that is not meant"
             )
@@ -563,7 +280,7 @@ class BaseImageProcessor:
     def _resolve(self, given: Mapping[str, Any], unknown: Mapping[str, Any]) -> dict[str, Any]:
         """Fill the arguments left out of a call from the attributes, and check that every step has what it needs."""
         if unknown:
-            _warn(f"{type(self).__name__} does not know {', '.join(unknown)}: ignored")
+            warn(f"{type(self).__name__} does not know {', '.join(unknown)}: ignored")
         settings = {
             name: _check(name, getattr(self, name) if value is None else value) for name, value in given.items()
         }
@@ -572,7 +289,7 @@ class BaseImageProcessor:
                 if settings[name] is None:
                     raise ValueError(f"{name} is None, but {flag}=True needs it: give {name}, or set {flag}=False")
         if settings["do_resize"]:
-            _require_filter(settings["resample"])
+            require_filter(settings["resample"])
             self._require_keys("size", settings["size"], self._resize_keys)
         if settings.get("do_center_crop"):
             self._require_keys("crop_size", settings["crop_size"], ("height",))
@@ -610,11 +327,11 @@ class BaseImageProcessor:
         are ignored with a warning.
         """
         if not isinstance(config, Mapping):
-            raise TypeError(f"config is {_describe(config)}, but a dict of settings is needed")
+            raise TypeError(f"config is {describe(config)}, but a dict of settings is needed")
         known = set(inspect.signature(cls).parameters) | set(config)
         unknown = [name for name in overrides if name not in known]
         if unknown:
-            _warn(f"{cls.__name__} does not know {', '.join(unknown)}: ignored")
+            warn(f"{cls.__name__} does not know {', '.join(unknown)}: ignored")
         merged = {**config, **{name: value for name, value in overrides.items() if name in known}}
         return cls(**copy.deepcopy(merged))
 
@@ -629,14 +346,10 @@ class BaseImageProcessor:
         file = Path(path)
         file = file / CONFIG_NAME if file.is_dir() else file
         try:
-            config = json.loads(file.read_text(encoding="utf-8"))
+            config = read_json(file)
         except OSError as error:
             hint = f"{error.strerror}; expected a directory that holds {CONFIG_NAME}, or that file"
             raise type(error)(error.errno, hint, str(file)) from None
-        except (ValueError, RecursionError) as error:  # bad JSON or bad UTF-8
-            raise ValueError(f"{file}: not a JSON file: {error}") from None
-        if not isinstance(config, dict):
-            raise ValueError(f"{file}: expected a JSON object with settings, got {_describe(config)}")
         config = config.get("image_processor", config)  # processor_config.json keeps them one level down
         try:
             return cls.from_dict(config, **overrides)
@@ -669,7 +382,7 @@ class BaseImageProcessor:
         def plain(value: Any) -> Any:
             if isinstance(value, (np.ndarray, np.generic)):
                 return value.tolist()
-            raise TypeError(f"{_describe(value)} cannot be written as JSON: remove it from the settings")
+            raise TypeError(f"{describe(value)} cannot be written as JSON: remove it from the settings")
 
         return json.dumps(self.to_dict(), indent=2, sort_keys=True, default=plain) + "\n"
 
@@ -764,6 +477,124 @@ class EfficientFormerImageProcessor(BaseImageProcessor):
         return self._run(images, given, kwargs, return_tensors, data_format, input_data_format)
 
 
+class EfficientNetImageProcessor(BaseImageProcessor):
+    """Prepare pictures for EfficientNet: resize, crop if asked to, rescale, normalise, divide once more.
+
+        pixel = (x · rescale_factor - rescale_offset - image_mean[c]) / image_std[c] / (image_std[c] if include_top)
+
+    Arguments (each can be replaced in a call):
+
+    - `do_resize`, `size` (346 x 346), `resample` (0, nearest): the whole picture is squashed into (height, width).
+      The published B0 to B7 bring sizes of their own, 224 to 600. `{"shortest_edge": n}` is accepted here but refused
+      when a picture comes to be resized.
+    - `do_center_crop` (False), `crop_size` (289 x 289): the middle of the picture, with black around one that is
+      smaller.
+    - `do_rescale`, `rescale_factor` (1/255). Set `do_rescale=False` for pictures already between 0 and 1.
+    - `rescale_offset` (False): subtract 1 after rescaling. Has no effect with `do_rescale=False`.
+    - `do_normalize`, `image_mean`, `image_std` (0.5 each): one number, or one per channel. The published files bring
+      ImageNet's mean and the square roots of its standard deviations.
+    - `include_top` (True): divide by `image_std` a second time, also with `do_normalize=False`. Pixels prepared with
+      the 0.5s therefore lie between -2 and 2.
+
+    Page: transformers 4.34, EfficientNetImageProcessor. Further keyword arguments are kept as attributes.
+    """
+
+    do_center_crop: bool | None
+    crop_size: dict[str, int]
+    rescale_offset: bool | None
+    include_top: bool | None
+
+    def __init__(
+        self,
+        do_resize: bool | None = True,
+        size: Size | None = None,
+        resample: int | None = NEAREST,
+        do_center_crop: bool | None = False,
+        crop_size: Size | None = None,
+        rescale_factor: float | None = 1 / 255,
+        rescale_offset: bool | None = False,
+        do_rescale: bool | None = True,
+        do_normalize: bool | None = True,
+        image_mean: Numbers | None = None,
+        image_std: Numbers | None = None,
+        include_top: bool | None = True,
+        **kwargs: Any,
+    ) -> None:
+        """Keep the settings; raises TypeError or ValueError for those of the wrong type or range."""
+        settings = {
+            "do_resize": do_resize,
+            "size": 346 if size is None else size,
+            "resample": resample,
+            "do_center_crop": do_center_crop,
+            "crop_size": 289 if crop_size is None else crop_size,
+            "do_rescale": do_rescale,
+            "rescale_factor": rescale_factor,
+            "rescale_offset": rescale_offset,
+            "do_normalize": do_normalize,
+            "image_mean": HALVES if image_mean is None else image_mean,
+            "image_std": HALVES if image_std is None else image_std,
+            "include_top": include_top,
+        }
+        super().__init__(settings, kwargs)
+
+    def preprocess(
+        self,
+        images: ImageInput,
+        do_resize: bool | None = None,
+        size: Size | None = None,
+        resample: int | None = None,
+        do_center_crop: bool | None = None,
+        crop_size: Size | None = None,
+        do_rescale: bool | None = None,
+        rescale_factor: float | None = None,
+        rescale_offset: bool | None = None,
+        do_normalize: bool | None = None,
+        image_mean: Numbers | None = None,
+        image_std: Numbers | None = None,
+        include_top: bool | None = None,
+        return_tensors: str | None = None,
+        data_format: str | None = "channels_first",
+        input_data_format: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Turn one picture or a batch into `pixel_values`: a list of B arrays (C, H', W'), or one (B, C, H', W').
+
+        The arguments are those of `EfficientFormerImageProcessor.preprocess`, `rescale_offset` and `include_top`.
+        """
+        given = {
+            "do_resize": do_resize,
+            "size": size,
+            "resample": resample,
+            "do_center_crop": do_center_crop,
+            "crop_size": crop_size,
+            "do_rescale": do_rescale,
+            "rescale_factor": rescale_factor,
+            "rescale_offset": rescale_offset,
+            "do_normalize": do_normalize,
+            "image_mean": image_mean,
+            "image_std": image_std,
+            "include_top": include_top,
+        }
+        return self._run(images, given, kwargs, return_tensors, data_format, input_data_format)
+
+    def _rescale(self, image: Array, settings: Mapping[str, Any]) -> Array:
+        scaled = super()._rescale(image, settings)
+        # The 1 comes off after scaling, whatever the factor: 0..255 becomes -1..1 with rescale_factor=1/127.5, but
+        # -1..0 with the default 1/255, although the page promises a range about 0 in general.
+        return scaled - 1 if settings["rescale_offset"] else scaled
+
+    def _transform(self, image: Array, settings: Mapping[str, Any]) -> Array:
+        image = super()._transform(image, settings)
+        if settings["include_top"]:
+            # EfficientNet's second division by the standard deviation. The Keras models prepare their pictures
+            # themselves: a normalisation layer divides by the square root of its variance, and what the ImageNet
+            # weights keep as variance is the standard deviation, 0.229 for red. So a further layer divides by
+            # sqrt(0.229) again, and sqrt(0.229) · sqrt(0.229) = 0.229. Both layers are copied here, which is why
+            # published files say image_std = 0.4785 = sqrt(0.229). The mean is gone already, so it is 0 now.
+            image = normalize(image, 0, settings["image_std"])
+        return image
+
+
 class ViTImageProcessor(BaseImageProcessor):
     """Prepare pictures for SwiftFormer (and ViT): convert, resize, rescale, normalise; no crop.
 
@@ -802,8 +633,8 @@ class ViTImageProcessor(BaseImageProcessor):
             "do_rescale": do_rescale,
             "rescale_factor": rescale_factor,
             "do_normalize": do_normalize,
-            "image_mean": (0.5, 0.5, 0.5) if image_mean is None else image_mean,
-            "image_std": (0.5, 0.5, 0.5) if image_std is None else image_std,
+            "image_mean": HALVES if image_mean is None else image_mean,
+            "image_std": HALVES if image_std is None else image_std,
             "do_convert_rgb": do_convert_rgb,
         }
         super().__init__(settings, kwargs)

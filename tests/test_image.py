@@ -19,166 +19,16 @@ from PIL import Image
 from npformer.image import (
     BatchFeature,
     EfficientFormerImageProcessor,
+    EfficientNetImageProcessor,
     ViTImageProcessor,
-    center_crop,
-    infer_data_format,
-    load_image,
-    normalize,
-    rescale,
-    resize,
-    shortest_edge_size,
 )
 
-BOTH = pytest.mark.parametrize("cls", [EfficientFormerImageProcessor, ViTImageProcessor])
+from .test_picture import damaged_file, noise
+
+CLASSES = [EfficientFormerImageProcessor, EfficientNetImageProcessor, ViTImageProcessor]
+EACH = pytest.mark.parametrize("cls", CLASSES)
 PLAIN = {"do_resize": False, "do_rescale": False, "do_normalize": False}
 PLAIN_EF = {**PLAIN, "do_center_crop": False}
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
-
-
-# --- the steps -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("resample", "expected"),
-    [(0, [0, 0, 255, 255]), (2, [0, 64, 191, 255]), (3, [0, 53, 202, 255])],
-)
-def test_resize_two_pixels_to_four(resample: int, expected: list[int]) -> None:
-    """Bilinear: 255 · 1/4 = 63.75. Bicubic (a = -1/2): k(1/4) = .8672, k(3/4) = .2266: 255 · .2266 / 1.0938 = 52.8."""
-    image = np.array([[[0, 255]]] * 3, np.uint8)
-    out = resize(image, (1, 4), resample)
-    assert out.dtype == np.uint8
-    assert out.tolist() == [[expected]] * 3
-
-
-def test_resize_takes_height_before_width() -> None:
-    assert resize(noise(3, 10, 10), (4, 7)).shape == (3, 4, 7)
-    assert resize(noise(1, 10, 10), (4, 7)).shape == (1, 4, 7)
-
-
-def test_resize_of_fractions_keeps_256_levels() -> None:
-    """0.999 · 255 = 254.7 becomes 254 (cut off), and comes back as float32(254 / 255)."""
-    out = resize(np.full((3, 2, 2), 0.999), (5, 5))
-    assert out.dtype == np.float32
-    assert np.all(out == np.float32(254 * (1 / 255)))
-
-
-def test_resize_of_whole_floats_gives_uint8() -> None:
-    for image in (np.full((3, 2, 2), 200.0), np.full((3, 2, 2), 200.0009), np.full((3, 2, 2), 200)):
-        out = resize(image, (1, 1))
-        assert out.dtype == np.uint8
-        assert np.all(out == 200)
-
-
-def test_resize_of_zeros_and_ones_stays_zeros_and_ones() -> None:
-    image = np.array([[[0.0, 1.0]]] * 3)
-    assert resize(image, (1, 4), 2).tolist() == [[[0, 0, 1, 1]]] * 3
-
-
-@pytest.mark.parametrize("image", [np.full((3, 2, 2), value) for value in (256, -1, -0.5, 1.5, np.nan, np.inf)])
-def test_resize_refuses_values_that_do_not_fit_8_bits(image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"needs whole numbers 0\.\.255 or fractions 0\.\.1"):
-        resize(image, (2, 2))
-
-
-def test_resize_refuses_other_filters_and_channel_counts() -> None:
-    with pytest.raises(ValueError, match=r"resample is 99.*3 \(bicubic\)"):
-        resize(noise(3, 2, 2), (2, 2), 99)
-    with pytest.raises(ValueError, match=r"5 channels.*needs 1 to 4"):
-        resize(noise(5, 2, 2), (2, 2))
-    with pytest.raises(ValueError, match=r"shape \(2, 2\), but one picture"):
-        resize(noise(2, 2), (2, 2))
-
-
-@pytest.mark.parametrize(
-    ("shape", "edge", "expected"),
-    [
-        ((480, 640), 256, (256, 341)),  # 341.33 is cut off
-        ((640, 480), 256, (341, 256)),
-        ((427, 640), 256, (256, 383)),  # so is 383.7
-        ((7, 7), 5, (5, 5)),
-        ((1, 1000), 224, (224, 224000)),
-    ],
-)
-def test_shortest_edge_size(shape: tuple[int, int], edge: int, expected: tuple[int, int]) -> None:
-    assert shortest_edge_size(*shape, edge) == expected
-
-
-@pytest.mark.parametrize(
-    ("length", "wanted", "expected"),
-    [
-        (5, 3, [2, 3, 4]),
-        (5, 2, [2, 3]),  # the odd one is cut at the end
-        (4, 1, [2]),
-        (4, 4, [1, 2, 3, 4]),
-        (3, 5, [0, 1, 2, 3, 0]),
-        (3, 4, [0, 1, 2, 3]),  # the odd zero goes first
-        (1, 4, [0, 0, 1, 0]),
-    ],
-)
-def test_center_crop_along_each_axis(length: int, wanted: int, expected: list[int]) -> None:
-    row = np.arange(1, length + 1, dtype=np.int16)[None, None]  # (1, 1, length)
-    assert center_crop(row, (1, wanted)).tolist() == [[expected]]
-    assert center_crop(row.transpose(0, 2, 1), (wanted, 1))[0, :, 0].tolist() == expected
-    assert center_crop(row, (1, wanted)).dtype == np.int16
-
-
-def test_center_crop_cuts_one_axis_and_pads_the_other() -> None:
-    image = np.array([[[1, 2, 3], [4, 5, 6]]])
-    assert center_crop(image, (4, 1)).tolist() == [[[0], [2], [5], [0]]]
-
-
-def test_center_crop_leaves_its_input_alone() -> None:
-    image = noise(3, 4, 4)
-    center_crop(image, (4, 4))[:] = 0
-    assert image.any()
-
-
-def test_rescale_rounds_once_from_float64() -> None:
-    """The expected bits come from Python's own doubles; a float32 product gets 126 of these 256 wrong."""
-    out = rescale(np.arange(256, dtype=np.uint8), 1 / 255)
-    assert out.dtype == np.float32
-    assert out.tolist() == [float(np.float32(value * (1 / 255))) for value in range(256)]
-
-
-def test_normalize_works_on_each_channel() -> None:
-    image = np.broadcast_to(np.array([1.0, 2.0, 3.0], np.float32)[:, None, None], (3, 3, 3))
-    out = normalize(image, [1, 1, 1], [1, 2, 4])
-    assert out[:, 0, 0].tolist() == [0.0, 0.5, 0.5]
-    assert np.all(out == out[:, :1, :1])
-    assert normalize(image, 1, 2)[:, 2, 2].tolist() == [0.0, 0.5, 1.0]
-
-
-@pytest.mark.parametrize(("dtype", "expected"), [("u1", "f4"), ("?", "f4"), ("f2", "f2"), ("f4", "f4"), ("f8", "f8")])
-def test_normalize_keeps_float_types(dtype: str, expected: str) -> None:
-    assert normalize(np.ones((3, 2, 2), dtype), [0.5] * 3, 0.5).dtype == np.dtype(expected)
-
-
-def test_normalize_divides() -> None:
-    """Multiplying by 1 / std would round twice."""
-    f, values = np.float32, np.linspace(0, 1, 256, dtype=np.float32)
-    out = normalize(values[None, None], 0.485, 0.229)
-    assert out[0, 0].tolist() == [float((value - f(0.485)) / f(0.229)) for value in values]
-
-
-def test_normalize_does_not_wrap_whole_numbers() -> None:
-    assert normalize(np.zeros((1, 1, 1), np.uint8), 1, 1).item() == -1.0
-
-
-def test_normalize_refuses_the_wrong_number_of_values() -> None:
-    with pytest.raises(ValueError, match=r"image_std has 3 values but the picture has 1 channel"):
-        normalize(noise(1, 2, 2), 0.5, [0.5] * 3)
-
-
-def test_infer_data_format() -> None:
-    assert infer_data_format(noise(3, 5, 6)) == infer_data_format(noise(1, 5, 6)) == "channels_first"
-    assert infer_data_format(noise(5, 6, 3)) == infer_data_format(noise(5, 6, 1)) == "channels_last"
-    with pytest.warns(UserWarning, match="could both be the channels"):
-        assert infer_data_format(noise(3, 6, 3)) == "channels_first"
-    with pytest.raises(ValueError, match="neither the first nor the last axis has 1 or 3"):
-        infer_data_format(noise(5, 6, 4))
 
 
 # --- the processors --------------------------------------------------------------------------------------------------
@@ -210,16 +60,109 @@ def test_vit_defaults() -> None:
     assert out[0][:, 7, 9].tolist() == [1.0, -1.0, float((np.float32(0.2) - np.float32(0.5)) / np.float32(0.5))]
 
 
+def test_efficientnet_defaults() -> None:
+    """Squash to 346 x 346, nearest, and the 0.5s twice: 0..1 becomes -1..1, then -2..2."""
+    processor = EfficientNetImageProcessor()
+    square = {"height": 346, "width": 346}
+    assert (processor.size, processor.resample, processor.do_center_crop) == (square, 0, False)
+    assert processor.crop_size == {"height": 289, "width": 289}
+    assert (processor.rescale_factor, processor.rescale_offset, processor.include_top) == (1 / 255, False, True)
+    assert processor.image_mean == processor.image_std == [0.5] * 3
+    out = processor(Image.new("RGB", (30, 20), (255, 0, 51)), return_tensors="np")["pixel_values"]
+    f = np.float32
+    assert (out.shape, out.dtype) == ((1, 3, 346, 346), np.float32)
+    assert np.all(out == np.array([2, -2, (f(0.2) - f(0.5)) / f(0.5) / f(0.5)], f)[:, None, None])
+
+
+def test_efficientnet_arguments_stand_in_the_order_of_the_page() -> None:
+    processor = EfficientNetImageProcessor(False, 9, 2, True, 8, 0.5, True, False, False, 0.1, 0.2, False)
+    assert processor.to_dict() == {
+        **{"do_resize": False, "size": {"height": 9, "width": 9}, "resample": 2, "do_center_crop": True},
+        **{"crop_size": {"height": 8, "width": 8}, "rescale_factor": 0.5, "rescale_offset": True, "do_rescale": False},
+        **{"do_normalize": False, "image_mean": 0.1, "image_std": 0.2, "include_top": False},
+        "image_processor_type": "EfficientNetImageProcessor",
+    }
+    image = noise(3, 7, 7)
+    by_position = processor.preprocess(
+        image, True, 6, 0, True, 5, True, 0.25, True, True, [0, 1, 2], [1, 2, 4], True, "np", "channels_last"
+    )
+    by_name = EfficientNetImageProcessor(
+        **{"size": 6, "do_center_crop": True, "crop_size": 5, "rescale_factor": 0.25, "rescale_offset": True},
+        **{"image_mean": [0, 1, 2], "image_std": [1, 2, 4]},
+    )(image)
+    assert by_position.pixel_values.shape == (1, 5, 5, 3)
+    assert np.array_equal(by_position.pixel_values[0].transpose(2, 0, 1), by_name.pixel_values[0])
+
+
+def test_rescale_offset_comes_off_after_the_scale() -> None:
+    """0, 64, 96 and 255 at 1/64 are 0, 1, 1.5 and 3.984375, less 1."""
+    image = np.array([[[0, 64, 96, 255]]] * 3, np.uint8)
+    processor = EfficientNetImageProcessor(do_resize=False, do_normalize=False, include_top=False, rescale_offset=True)
+    assert processor(image, rescale_factor=1 / 64).pixel_values[0].tolist() == [[[-1, 0, 0.5, 2.984375]]] * 3
+    assert processor(image, rescale_factor=1 / 127.5).pixel_values[0][0, 0, [0, 3]].tolist() == [-1, 1]
+    assert processor(image).pixel_values[0][0, 0, [0, 3]].tolist() == [-1, 0]
+    assert processor(image, rescale_offset=False, rescale_factor=1 / 64).pixel_values[0][0, 0, 2] == 1.5
+    assert processor(image, do_rescale=False).pixel_values[0].tolist() == image.tolist()
+
+
+def test_rescale_offset_comes_off_a_rounded_product() -> None:
+    """128 / 127.5 = 1.0039 is rounded to float32 before the 1 comes off: a single rounding at the end keeps more."""
+    settings = {"do_resize": False, "do_normalize": False, "include_top": False, "rescale_offset": True}
+    out = EfficientNetImageProcessor(**settings)(np.full((3, 1, 2), 128, np.uint8), rescale_factor=1 / 127.5)
+    assert out.pixel_values[0].dtype == np.float32
+    twice, once = np.float32(128 / 127.5) - np.float32(1), np.float32(128 / 127.5 - 1)
+    assert np.all(out.pixel_values[0] == twice)
+    assert twice != once
+
+
 @pytest.mark.parametrize(
-    ("cls", "expected"),
-    [(EfficientFormerImageProcessor, [0, 53, 202, 255]), (ViTImageProcessor, [0, 64, 191, 255])],
+    ("call", "expected"),
+    [
+        ({}, [3, 12, 0.1875]),  # 0.75 / 0.5 / 0.5, 0.75 / 0.25 / 0.25, 0.75 / 2 / 2
+        ({"include_top": False}, [1.5, 3, 0.375]),
+        ({"do_normalize": False}, [2, 4, 0.5]),  # the second division alone, 1 / 0.5 ...
+        ({"do_normalize": False, "include_top": False}, [1, 1, 1]),
+        ({"rescale_offset": True}, [-1, -4, -0.0625]),  # (1 - 1 - 0.25) / 0.5 / 0.5 ...
+        ({"do_rescale": False, "do_normalize": False}, [256, 512, 64]),  # 128 / 0.5 ...
+        ({"image_std": 0.5}, [3, 3, 3]),
+    ],
 )
-def test_default_filters(cls: Any, expected: list[int]) -> None:
+def test_include_top_divides_by_the_deviation_once_more(call: dict[str, Any], expected: list[float]) -> None:
+    settings = {"do_resize": False, "rescale_factor": 1 / 128, "image_mean": 0.25, "image_std": [0.5, 0.25, 2]}
+    out = EfficientNetImageProcessor(**settings)(np.full((3, 1, 2), 128, np.uint8), **call).pixel_values[0]
+    assert out.dtype == np.float32
+    assert out.tolist() == [[[value] * 2] for value in expected]
+
+
+def test_published_efficientnet_file_is_plain_imagenet_normalisation(tmp_path: Path) -> None:
+    """google/efficientnet-b0's file, with no include_top in it: two divisions by sqrt(0.229) are one by 0.229."""
+    settings = {
+        **{"crop_size": {"height": 289, "width": 289}, "do_center_crop": False, "do_normalize": True},
+        **{"do_rescale": True, "do_resize": True, "image_mean": [0.485, 0.456, 0.406]},
+        **{"image_processor_type": "EfficientNetImageProcessor", "image_std": [0.47853944, 0.4732864, 0.47434163]},
+        **{"resample": 0, "rescale_factor": 1 / 255, "rescale_offset": False, "size": {"height": 224, "width": 224}},
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    image = np.arange(3 * 224 * 224).astype(np.uint8).reshape(3, 224, 224)  # every level in every channel
+    out = EfficientNetImageProcessor.from_pretrained(tmp_path)(image).pixel_values[0]
+    mean, deviation = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
+    assert np.abs(out - (image / 255 - mean) / deviation).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("cls", "off", "expected"),
+    [
+        (EfficientFormerImageProcessor, {"do_center_crop": False}, [0, 53, 202, 255]),
+        (EfficientNetImageProcessor, {"include_top": False}, [0, 0, 255, 255]),
+        (ViTImageProcessor, {}, [0, 64, 191, 255]),
+    ],
+)
+def test_default_filters(cls: Any, off: dict[str, Any], expected: list[int]) -> None:
     image = np.array([[[0, 255]] * 2] * 3, np.uint8)
-    settings = {"size": (2, 4), "do_rescale": False, "do_normalize": False}
-    if cls is EfficientFormerImageProcessor:
-        settings["do_center_crop"] = False
-    assert cls(**settings)(image).pixel_values[0][0].tolist() == [expected] * 2
+    assert (
+        cls(size=(2, 4), do_rescale=False, do_normalize=False, **off)(image).pixel_values[0][0].tolist()
+        == [expected] * 2
+    )
 
 
 def test_shortest_edge_then_crop() -> None:
@@ -232,7 +175,7 @@ def test_shortest_edge_then_crop() -> None:
 def test_every_form_of_a_batch_gives_the_same() -> None:
     batch = noise(2, 3, 9, 7)
     pictures = [Image.fromarray(np.moveaxis(image, 0, -1)) for image in batch]
-    for cls in (EfficientFormerImageProcessor, ViTImageProcessor):
+    for cls in CLASSES:
         processor = cls(size=(6, 5))
         expected = processor(list(batch), return_tensors="np")["pixel_values"]
         forms = [
@@ -264,8 +207,9 @@ def test_input_layout_can_be_said() -> None:
     processor = EfficientFormerImageProcessor(**PLAIN_EF)
     out = processor(image, input_data_format="channels_last").pixel_values[0]
     assert np.array_equal(out, image.transpose(2, 0, 1))
-    with pytest.warns(UserWarning, match="could both be the channels"):
+    with pytest.warns(UserWarning, match="could both be the channels") as caught:
         assert np.array_equal(processor(image).pixel_values[0], image)
+    assert caught[0].filename == __file__
 
 
 def test_grey_with_channels_last() -> None:
@@ -275,17 +219,19 @@ def test_grey_with_channels_last() -> None:
     assert np.all(out == 1.0)
 
 
-@BOTH
+@EACH
 def test_a_call_overrides_every_setting(cls: Any) -> None:
     image = noise(3, 12, 15)
+    crops, tops = cls is not ViTImageProcessor, cls is EfficientNetImageProcessor
     for name, value in {
-        **{"size": (5, 4), "resample": 0, "rescale_factor": 2.0, "image_mean": 0.1, "image_std": [2, 3, 4]},
+        **{"size": (5, 4), "resample": 1, "rescale_factor": 2.0, "image_mean": 0.1, "image_std": [2, 3, 4]},
         **{"do_resize": False, "do_rescale": False, "do_normalize": False},
-        **({"do_center_crop": False, "crop_size": 6} if cls is EfficientFormerImageProcessor else {}),
+        **({"do_center_crop": False, "crop_size": 6} if crops else {}),
+        **({"rescale_offset": True, "include_top": False} if tops else {}),
     }.items():
         base: dict[str, Any] = {"size": (10, 11), "image_std": 0.5}
-        if cls is EfficientFormerImageProcessor:
-            base["crop_size"] = 8
+        if crops:
+            base.update(do_center_crop=True, crop_size=8)
         called = cls(**base)(image, **{name: value}).pixel_values[0]
         built = cls(**{**base, name: value})(image).pixel_values[0]
         assert called.tobytes() == built.tobytes() != cls(**base)(image).pixel_values[0].tobytes(), name
@@ -304,14 +250,27 @@ def test_a_changed_attribute_counts() -> None:
     assert processor(noise(3, 9, 9)).pixel_values[0].shape == (3, 32, 32)
 
 
-def test_the_pictures_are_not_changed() -> None:
+@EACH
+def test_the_pictures_are_not_changed(cls: Any) -> None:
     image = noise(3, 9, 9).astype(np.float64)
     before = image.copy()
-    EfficientFormerImageProcessor()(image)
-    assert np.array_equal(image, before)
+    for call in ({}, {"do_resize": False, "do_rescale": False}):
+        cls()(image, **call)
+        assert np.array_equal(image, before)
 
 
-@BOTH
+def test_the_processor_does_not_turn_by_exif(tmp_path: Path) -> None:
+    """load_image does; a processor takes the picture as it is stored, as in transformers."""
+    stored = noise(2, 3, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as picture:
+        out = EfficientFormerImageProcessor(**PLAIN_EF)(picture, input_data_format="channels_last").pixel_values[0]
+    assert np.array_equal(out, stored.transpose(2, 0, 1))
+
+
+@EACH
 def test_warns_about_rescaled_pictures_at_the_callers_line(cls: Any) -> None:
     image = np.random.default_rng(0).random((3, 8, 8))
     for call in (cls().__call__, cls().preprocess):
@@ -370,7 +329,7 @@ REFUSED: list[tuple[dict[str, Any], Any, type[Exception], str]] = [
 ]
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("case", range(len(REFUSED)))
 def test_refuses_with_one_sentence(cls: Any, case: int) -> None:
     call, images, kind, sentence = REFUSED[case]
@@ -386,6 +345,8 @@ def test_refuses_sizes_its_resize_does_not_know() -> None:
     assert ViTImageProcessor(size={"shortest_edge": 9}, do_resize=False)(GOOD)
     with pytest.raises(ValueError, match="ViTImageProcessor needs height and width"):
         ViTImageProcessor(size={"shortest_edge": 9})(GOOD)
+    with pytest.raises(ValueError, match="EfficientNetImageProcessor needs height and width"):
+        EfficientNetImageProcessor(size={"shortest_edge": 9})(GOOD)
     with pytest.raises(ValueError, match="EfficientFormerImageProcessor needs height and width or shortest_edge"):
         EfficientFormerImageProcessor(size={"longest_edge": 9})(GOOD)
     with pytest.raises(ValueError, match="crop_size has the keys"):
@@ -398,6 +359,29 @@ def test_refuses_a_step_without_its_setting(name: str) -> None:
         ViTImageProcessor(**{name: None})(GOOD)
 
 
+@pytest.mark.parametrize("name", ["rescale_offset", "include_top"])
+def test_efficientnet_refuses_flags_that_are_none(name: str) -> None:
+    for value in ("no", 2, [True]):
+        for attempt in (
+            lambda value=value: EfficientNetImageProcessor(**{name: value}),
+            lambda value=value: EfficientNetImageProcessor()(GOOD, **{name: value}),
+        ):
+            with pytest.raises(TypeError, match=f"{name} is .*, but true or false is needed"):
+                attempt()
+
+
+def test_efficientnet_refuses_a_second_division_without_its_setting() -> None:
+    processor = EfficientNetImageProcessor(do_normalize=False)
+    processor.image_std = None  # type: ignore[assignment]
+    with pytest.raises(
+        ValueError, match=r"image_std is None, but include_top=True needs it.* or set include_top=False"
+    ):
+        processor(GOOD)
+    assert processor(GOOD, include_top=False)
+    with pytest.raises(ValueError, match="images: image_std has 2 values but the picture has 3 channel"):
+        processor(GOOD, image_std=[1, 2])
+
+
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 def test_refuses_to_batch_different_shapes(layout: str) -> None:
     processor = EfficientFormerImageProcessor(**PLAIN_EF)
@@ -407,15 +391,9 @@ def test_refuses_to_batch_different_shapes(layout: str) -> None:
 
 
 def test_refuses_a_damaged_pillow_picture(tmp_path: Path) -> None:
-    path = damaged_file(tmp_path)
     sentence = r"images \(a Pillow picture of mode 'RGB'\) cannot be read: .*truncated"
-    with Image.open(path) as picture, pytest.raises(ValueError, match=sentence):
+    with Image.open(damaged_file(tmp_path)) as picture, pytest.raises(ValueError, match=sentence):
         EfficientFormerImageProcessor()(picture)
-    with (
-        Image.open(path) as picture,
-        pytest.raises(ValueError, match=r"picture \(mode 'RGB'\) cannot be read: .*trunc"),
-    ):
-        load_image(picture)
 
 
 # --- BatchFeature ----------------------------------------------------------------------------------------------------
@@ -451,7 +429,7 @@ def test_batch_feature_copies_and_pickles() -> None:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-@BOTH
+@EACH
 def test_file_round_trip(cls: Any, tmp_path: Path) -> None:
     settings = {"size": (30, 20), "resample": 0, "image_mean": np.array([0.25, 0.5, 0.75]), "crop_pct": 0.9}
     processor = cls(**settings, processor_class="Some", do_rescale=np.bool_(False), extra=np.arange(2))
@@ -471,6 +449,17 @@ def test_file_round_trip(cls: Any, tmp_path: Path) -> None:
     assert config["image_mean"] == [0.25, 0.5, 0.75]
     assert cls.from_dict(processor.to_dict()).to_dict() == again.to_dict() | {"extra": pytest.approx([0, 1])}
     assert repr(again) == f"{cls.__name__} {again.to_json_string()}"
+
+
+def test_efficientnet_file_round_trip(tmp_path: Path) -> None:
+    settings = {"rescale_offset": True, "include_top": False, "do_center_crop": True, "crop_size": (5, 6)}
+    EfficientNetImageProcessor(**settings).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert (config["rescale_offset"], config["include_top"], config["do_center_crop"]) == (True, False, True)
+    assert config["crop_size"] == {"height": 5, "width": 6}
+    again = EfficientNetImageProcessor.from_pretrained(tmp_path)
+    assert again.to_dict() == EfficientNetImageProcessor(**settings).to_dict() == config
+    assert EfficientNetImageProcessor.from_pretrained(tmp_path, include_top=True).include_top is True
 
 
 def test_old_file_without_type() -> None:
@@ -514,10 +503,10 @@ def test_defaults_are_not_shared() -> None:
 @pytest.mark.parametrize(
     ("content", "kind", "sentence"),
     [
-        (b"{", ValueError, "preprocessor_config.json: not a JSON file: "),
-        (b"\xff\xfe\x00", ValueError, "not a JSON file"),
-        (b"[" * 100000, ValueError, "not a JSON file"),
-        (b"[1]", ValueError, "expected a JSON object with settings, got"),
+        (b"{", ValueError, "preprocessor_config.json is not valid JSON: "),
+        (b"\xff\xfe\x00", ValueError, "is not valid JSON"),
+        (b"[" * 100000, ValueError, "is not valid JSON"),
+        (b"[1]", ValueError, "preprocessor_config.json must hold a JSON object, got list"),
         (b'{"image_processor": 3}', TypeError, "config is 3"),
         (b'{"size": "224"}', TypeError, r"preprocessor_config.json: size is '224' \(type str\)"),
         (b'{"size": {"height": 1}}', ValueError, r"preprocessor_config.json: size has the keys \['height'\]"),
@@ -565,156 +554,6 @@ def test_save_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ViTImageProcessor(size=9).save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["preprocessor_config.json"]
     assert (tmp_path / "preprocessor_config.json").read_text() == before
-
-
-# --- load_image ------------------------------------------------------------------------------------------------------
-
-
-def damaged_file(tmp_path: Path) -> Path:
-    path = tmp_path / "damaged.png"
-    Image.fromarray(noise(40, 50, 3)).save(path)
-    path.write_bytes(path.read_bytes()[:2000])
-    return path
-
-
-def rgb(picture: Image.Image) -> list[Any]:
-    assert picture.mode == "RGB"
-    return np.array(picture).tolist()
-
-
-def palette_picture() -> Image.Image:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([10, 20, 30, 40, 50, 60])
-    picture.putpixel((1, 0), 1)
-    return picture
-
-
-def grey(dtype: Any, *values: float) -> Image.Image:
-    return Image.fromarray(np.array([values], dtype))
-
-
-@pytest.mark.parametrize(
-    ("picture", "expected"),
-    [
-        (Image.new("RGB", (1, 1), (1, 2, 3)), [[1, 2, 3]]),
-        (Image.new("RGBA", (1, 1), (1, 2, 3, 0)), [[1, 2, 3]]),  # transparency is dropped, not blended
-        (Image.new("L", (1, 1), 7), [[7, 7, 7]]),
-        (Image.new("LA", (1, 1), (7, 0)), [[7, 7, 7]]),
-        (Image.new("1", (1, 1), 1), [[255, 255, 255]]),
-        (Image.new("CMYK", (1, 1), (255, 0, 0, 0)), [[0, 255, 255]]),
-        (palette_picture(), [[10, 20, 30], [40, 50, 60]]),
-        (grey(np.uint16, 0, 255, 256, 65535), [[v] * 3 for v in (0, 0, 1, 255)]),
-        (grey(np.uint16, 200), [[0, 0, 0]]),  # 16 bits are 16 bits, also in a dark picture
-        (grey(np.int32, 0, 200, 255), [[v] * 3 for v in (0, 200, 255)]),
-        (grey(np.int32, 0, 200, 65535), [[v] * 3 for v in (0, 0, 255)]),
-        (grey(np.float32, 0, 0.5, 1), [[v] * 3 for v in (0, 128, 255)]),
-        (grey(np.float32, 0, 0.6, 255.4), [[v] * 3 for v in (0, 1, 255)]),
-        (grey(np.float32, 0, 512.5, 65535), [[v] * 3 for v in (0, 2, 255)]),
-    ],
-)
-def test_load_image_modes(picture: Image.Image, expected: list[list[int]]) -> None:
-    assert rgb(load_image(picture)) == [expected]
-
-
-@pytest.mark.parametrize("value", [-1.0, 65536.0, np.nan])
-def test_load_image_refuses_ranges_it_cannot_guess(value: float) -> None:
-    with pytest.raises(ValueError, match=r"mode 'F'.*the values go from .* is needed: scale them first"):
-        load_image(grey(np.float32, 0, value))
-
-
-@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
-def test_load_image_reads_16_bit_files(mode: str, tmp_path: Path) -> None:
-    path = tmp_path / "deep.tiff"
-    Image.frombytes(mode, (2, 1), np.array([256, 65535], ">u2" if mode[-1] == "B" else "<u2").tobytes()).save(path)
-    assert rgb(load_image(path)) == [[[1] * 3, [255] * 3]]
-    Image.fromarray(np.array([[256, 65535]], np.uint16)).save(tmp_path / "deep.png")
-    assert rgb(load_image(tmp_path / "deep.png")) == [[[1] * 3, [255] * 3]]
-
-
-TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    1: lambda x: x,
-    2: lambda x: x[:, ::-1],
-    3: lambda x: x[::-1, ::-1],
-    4: lambda x: x[::-1],
-    5: lambda x: x.swapaxes(0, 1),
-    6: lambda x: np.rot90(x, -1),  # stored on its left side: a quarter turn clockwise puts it upright
-    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
-    8: lambda x: np.rot90(x, 1),
-}
-
-
-@pytest.mark.parametrize("orientation", TURNS)
-def test_load_image_turns_by_exif(orientation: int, tmp_path: Path) -> None:
-    stored = noise(2, 3, 3)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
-    expected = TURNS[orientation](stored)
-    assert np.array_equal(np.array(load_image(str(tmp_path / "turned.png"))), expected)
-    with Image.open(tmp_path / "turned.png") as picture:  # the processor itself does not turn
-        out = EfficientFormerImageProcessor(**PLAIN_EF)(picture, input_data_format="channels_last").pixel_values[0]
-    assert np.array_equal(out, stored.transpose(2, 0, 1))
-
-
-def test_load_image_takes_the_first_frame(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
-    assert rgb(load_image(tmp_path / "two.gif"))[0][0] == [255, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("array", "expected"),
-    [
-        (np.array([[3]], np.uint8), [3, 3, 3]),
-        (np.array([[True]]), [255, 255, 255]),
-        (np.full((5, 4, 3), 9), [9, 9, 9]),
-        (np.full((3, 5, 4), 9.0), [9, 9, 9]),
-        (np.full((5, 4, 1), 0.2), [51, 51, 51]),
-        (np.full((5, 4, 3), 0x1234, np.uint16), [0x12] * 3),
-        (np.full((5, 4, 3), 0x1234, ">u2"), [0x12] * 3),
-        (np.full((5, 4, 4), [1, 2, 3, 0], np.uint8), [1, 2, 3]),
-        (np.full((5, 4, 2), [7, 0], np.uint8), [7, 7, 7]),
-        (np.full((3, 2, 3), [1, 2, 3], np.uint8), [1, 2, 3]),  # either end could be the channels: the last is
-        (np.full((3, 2, 2), np.array([1, 2, 3], np.uint8)[:, None, None]), [1, 2, 3]),
-    ],
-)
-def test_load_image_arrays(array: np.ndarray, expected: list[int]) -> None:
-    assert rgb(load_image(array))[0][0] == expected
-
-
-def test_load_image_gives_a_new_picture() -> None:
-    picture = Image.new("RGB", (1, 1))
-    load_image(picture).putpixel((0, 0), (9, 9, 9))
-    assert picture.getpixel((0, 0)) == (0, 0, 0)
-
-
-def test_load_image_refuses(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no picture")
-    (tmp_path / "empty.png").write_bytes(b"")
-    cases: list[tuple[Any, type[Exception], str]] = [
-        (tmp_path / "nowhere.png", FileNotFoundError, "No such file.*expected the path of a picture.*nowhere.png"),
-        (tmp_path, IsADirectoryError, "expected the path of a picture"),
-        (tmp_path / "text.png", ValueError, "text.png: not a picture in a format that Pillow knows"),
-        (tmp_path / "empty.png", ValueError, "empty.png: not a picture"),
-        (damaged_file(tmp_path), ValueError, "damaged.png: the picture is damaged.*truncated"),
-        ("https://example.org/cat.png", ValueError, "is a web address.*download it first"),
-        (3, TypeError, r"source is 3 \(type int\), but load_image takes a path"),
-        (np.zeros((2, 2), complex), ValueError, r"shape \(2, 2\) and dtype complex128"),
-        (np.zeros((0, 2)), ValueError, "none of them 0"),
-        (np.zeros((5, 6, 7)), ValueError, r"shape \(5, 6, 7\) and dtype float64, but a picture needs"),
-        (np.zeros(5), ValueError, r"the shape \(H, W\)"),
-    ]
-    for source, kind, sentence in cases:
-        with pytest.raises(kind, match=sentence) as caught:
-            load_image(source)
-        assert "\n" not in str(caught.value)
-
-
-def test_load_image_refuses_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (50, 50)).save(tmp_path / "big.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(ValueError, match=r"big.png: .*decompression bomb"):
-        load_image(tmp_path / "big.png")
 
 
 def test_import_stays_lean() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import warnings
@@ -12,14 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npformer.image import (
-    BaseImageProcessor,
-    EfficientFormerImageProcessor,
-    ViTImageProcessor,
-    load_image,
-    normalize,
-    rescale,
-)
+from npformer.image import EfficientFormerImageProcessor, EfficientNetImageProcessor, ViTImageProcessor
+from npformer.picture import load_image
 
 transformers = pytest.importorskip("transformers", minversion="4.56", reason="transformers is not installed")
 oracle_module = pytest.importorskip("transformers.models.deprecated.efficientformer", reason="gone in transformers 5")
@@ -29,6 +24,7 @@ transformers.logging.set_verbosity_error()
 
 PAIRS = {
     "efficientformer": (EfficientFormerImageProcessor, oracle_module.EfficientFormerImageProcessor),
+    "efficientnet": (EfficientNetImageProcessor, transformers.EfficientNetImageProcessor),
     "vit": (ViTImageProcessor, transformers.ViTImageProcessor),
 }
 BYTES_PER_PIXEL = {
@@ -38,7 +34,7 @@ BYTES_PER_PIXEL = {
 MODES = [*BYTES_PER_PIXEL, "1", "F"]
 NUMERIC = ("resample", "rescale_factor", "image_mean", "image_std")
 SIDES = [1, 2, 3, 4, 5, 7, 8, 13, 17, 24, 31, 40, 57]
-SQUARE = {"height": 16, "width": 16}
+SQUARE, SMALL_CROP = {"height": 16, "width": 16}, {"height": 15, "width": 18}
 
 # --- random pictures and arguments -----------------------------------------------------------------------------------
 
@@ -82,16 +78,16 @@ def array_picture(rng: random.Random, shape: tuple[int, int]) -> np.ndarray:
     return rng.choice(makers[:5] * 5 + makers[5:])()
 
 
-def images_of(rng: random.Random, vit: bool) -> Any:
+def images_of(rng: random.Random, name: str) -> Any:
     shape = shape_of(rng)
     kind = rng.random()
     if kind < 0.35:
         return pil_picture(rng, rng.choice(["RGB"] * 40 + MODES), shape)
     if kind < 0.65:
         return array_picture(rng, shape)
-    if kind < 0.72:  # a batch as one array: only the ViT processor of transformers understands it
+    if kind < 0.72:  # a batch as one array: transformers' EfficientFormer processor does not understand it
         batch = np.stack([array_picture(random.Random(7), shape) for _ in range(rng.choice([1, 2, 3]))])
-        return batch if vit else list(batch)
+        return list(batch) if name == "efficientformer" else batch
     if kind < 0.75:
         return rng.choice(
             [[], (), "cat.png", None, 3, [None], ["a"], [[1, 2], [3, 4]], np.float32(1), np.zeros((4, 4))]
@@ -106,7 +102,7 @@ def images_of(rng: random.Random, vit: bool) -> Any:
     return rng.choice([list, tuple])(items)
 
 
-def arguments_of(rng: random.Random, vit: bool) -> dict[str, Any]:
+def arguments_of(rng: random.Random, name: str) -> dict[str, Any]:
     numbers = [0.5, 0, [0.5, 0.25, 0.125], (0.485, 0.456, 0.406), np.array([0.5, 0.4, 0.3])]
     few = [[0.5], [0.5, 0.4], [], "abc", {"a": 1}]  # wrong, or right for few pictures
     sides = rng.choice(SIDES), rng.choice(SIDES)
@@ -122,7 +118,7 @@ def arguments_of(rng: random.Random, vit: bool) -> dict[str, Any]:
         {"height": "4"},
     ]
     edges = [{"shortest_edge": rng.choice(SIDES)}] * 6 + [{"shortest_edge": 9, "longest_edge": 20}]
-    sizes, wrong_sizes = (sizes, wrong_sizes + edges) if vit else (sizes + edges, wrong_sizes)
+    sizes, wrong_sizes = (sizes + edges, wrong_sizes) if name == "efficientformer" else (sizes, wrong_sizes + edges)
     few_layouts = [None, None, "channels_first", "channels_last"]  # often the wrong one
     choices: dict[str, list[Any]] = {
         "do_resize": [True, False, False],
@@ -137,12 +133,21 @@ def arguments_of(rng: random.Random, vit: bool) -> dict[str, Any]:
         "input_data_format": few_layouts,
         "return_tensors": [None, "np"],
     }
-    if vit:
+    if name == "efficientnet":
+        choices["rescale_offset"] = choices["include_top"] = [True, False]
+    if name == "vit":
         choices["do_convert_rgb"] = [True, False]
     else:
         choices["do_center_crop"] = [True, False]
         choices["crop_size"] = ([16, named, (9, 6)] * 6) + [{"shortest_edge": 9}, "a"]
-    often = {"return_tensors": 0.7, "do_convert_rgb": 0.5, "size": 0.5, "input_data_format": 0.15}
+    often = {
+        "return_tensors": 0.7,
+        "do_convert_rgb": 0.5,
+        "size": 0.5,
+        "input_data_format": 0.15,
+        "rescale_offset": 0.5,
+        "include_top": 0.5,
+    }
     return {name: rng.choice(values) for name, values in choices.items() if rng.random() < often.get(name, 0.22)}
 
 
@@ -196,15 +201,15 @@ def splits(rng: random.Random, arguments: dict[str, Any]) -> tuple[dict[str, Any
 @pytest.mark.parametrize("seed", range(16))
 @pytest.mark.parametrize("name", PAIRS)
 def test_random_pictures_and_arguments(name: str, seed: int) -> None:
-    """60 random calls per seed: 1920 in all, over half of them return pixels."""
+    """60 random calls per seed: 2880 in all, over half of them return pixels."""
     rng = random.Random(f"{name}-{seed}")
     mine, yours = PAIRS[name]
     returned = 0
     for _ in range(60):
-        images = images_of(rng, name == "vit")
-        settings, call = splits(rng, {"size": SQUARE, **arguments_of(rng, name == "vit")})
-        if name == "efficientformer" and "crop_size" not in {*settings, *call}:
-            settings["crop_size"] = {"height": 15, "width": 18}
+        images = images_of(rng, name)
+        settings, call = splits(rng, {"size": SQUARE, **arguments_of(rng, name)})
+        if name != "vit" and "crop_size" not in {*settings, *call}:
+            settings["crop_size"] = SMALL_CROP
         theirs = outcome(yours, settings, images, call)
         ours = outcome(mine, settings, images, call)
         if differs_on_purpose(images, {**settings, **call}, theirs):
@@ -220,7 +225,7 @@ def test_random_pictures_and_arguments(name: str, seed: int) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", PAIRS)
 def test_every_mode_and_shape_with_the_default_settings(name: str, mode: str) -> None:
-    """Every Pillow mode in nine shapes around the default 224, the 1 x 1, 1 x N and 3 x N ones included."""
+    """Every Pillow mode in nine shapes around the default sizes, the 1 x 1, 1 x N and 3 x N ones included."""
     rng = random.Random(mode)
     mine, yours = PAIRS[name]
     for shape in [(1, 1), (1, 9), (9, 1), (3, 11), (11, 3), (5, 301), (301, 5), (230, 240), (97, 223)]:
@@ -249,8 +254,10 @@ def test_crops_and_pads_of_every_parity(height: int) -> None:
         picture = pil_picture(rng, "RGB", (height, width))
         for crop in ((4, 4), (5, 5), (4, 7), (7, 4), (12, 13)):
             call = {"do_resize": False, "crop_size": crop, "input_data_format": "channels_last"}
-            theirs = outcome(oracle_module.EfficientFormerImageProcessor, {}, picture, call)
-            assert assert_same(outcome(EfficientFormerImageProcessor, {}, picture, call), theirs)
+            for mine, yours in (PAIRS["efficientformer"], PAIRS["efficientnet"]):
+                settings = {"do_center_crop": True}
+                theirs = outcome(yours, settings, picture, call)
+                assert assert_same(outcome(mine, settings, picture, call), theirs)
 
 
 @pytest.mark.parametrize("edge", [1, 5, 16, 224, 256])
@@ -280,6 +287,18 @@ def test_tensors_are_taken_as_arrays() -> None:
         assert assert_same(outcome(mine, {}, [picture], {}), outcome(yours, {}, [picture], {}))
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_arguments_have_the_same_names_order_and_defaults(name: str) -> None:
+    """Apart from `**kwargs`, which not every method of transformers takes."""
+    mine, yours = PAIRS[name]
+    for method in ("__init__", "preprocess"):
+        ours, theirs = (
+            [(p.name, p.default) for p in inspect.signature(getattr(cls, method)).parameters.values()]
+            for cls in (mine, yours)
+        )
+        assert [p for p in ours if p[0] != "kwargs"] == [p for p in theirs if p[0] != "kwargs"]
+
+
 # --- where we differ on purpose: see the docstring of npformer.image -------------------------------------------------
 
 
@@ -291,16 +310,18 @@ def test_known_differences_are_still_differences() -> None:
     assert assert_same(outcome(mine, {}, batch, {"return_tensors": "np"}), one_by_one)
     for mine, yours in PAIRS.values():
         assert isinstance(outcome(yours, {}, batch[0], {"data_format": None}), ValueError)
-        assert outcome(mine, {}, batch[0].transpose(1, 2, 0), {"data_format": None})[0].shape == (224, 224, 3)
+        same = outcome(mine, {"size": 224}, batch[0].transpose(1, 2, 0), {"data_format": None})[0]
+        assert same.shape == (224, 224, 3)
         assert isinstance(outcome(yours, {"size": np.int64(9)}, batch[0], {}), ValueError)
         assert outcome(mine, {"size": np.int64(9), "do_center_crop": False}, batch[0], {})[0].shape == (3, 9, 9)
     ragged = [batch[0].transpose(1, 2, 0), batch[0].transpose(2, 1, 0)]
     call = {"return_tensors": "np", "data_format": "channels_last", "do_resize": False, "do_center_crop": False}
     assert outcome(yours, {}, ragged, call)[0].dtype == object
     assert isinstance(outcome(mine, {}, ragged, call), ValueError)
-    no_crop = {"crop_size": {"height": 0, "width": 4}}
-    assert outcome(PAIRS["efficientformer"][1], no_crop, batch[0], {})[0].shape == (3, 0, 4)
-    assert isinstance(outcome(PAIRS["efficientformer"][0], no_crop, batch[0], {}), ValueError)
+    no_crop = {"do_center_crop": True, "crop_size": {"height": 0, "width": 4}}
+    for mine, yours in (PAIRS["efficientformer"], PAIRS["efficientnet"]):
+        assert outcome(yours, no_crop, batch[0], {})[0].shape == (3, 0, 4)
+        assert isinstance(outcome(mine, no_crop, batch[0], {}), ValueError)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -310,6 +331,11 @@ FILES: dict[str, dict[str, Any]] = {
     "swiftformer": {"do_normalize": True, "do_resize": True, "image_mean": [0.485, 0.456, 0.406], "size": 224},
     "l3": {"size": {"height": 256, "width": 256}, "crop_size": {"height": 224, "width": 224}, "resample": 3},
     "old": {"feature_extractor_type": "ViTFeatureExtractor", "size": [40, 30], "resample": 2, "crop_size": 20},
+    "efficientnet": {
+        **{"size": {"height": 224, "width": 224}, "resample": 0, "rescale_factor": 1 / 255, "rescale_offset": False},
+        **{"image_mean": [0.485, 0.456, 0.406], "image_std": [0.47853944, 0.4732864, 0.47434163]},
+    },
+    "offset": {"rescale_offset": True, "rescale_factor": 1 / 127.5, "include_top": False, "image_std": 0.25},
     "unknown keys": {"crop_pct": 0.9, "processor_class": "P", "_valid_processor_keys": ["images"], "device": None},
 }
 
@@ -343,10 +369,12 @@ def test_reads_the_file_of_a_fast_processor(tmp_path: Path) -> None:
     assert assert_same(ViTImageProcessor.from_pretrained(tmp_path)(picture)["pixel_values"], theirs)
 
 
-def test_auto_class_of_transformers_reads_our_file(tmp_path: Path) -> None:
-    EfficientFormerImageProcessor(size={"shortest_edge": 256}).save_pretrained(tmp_path)
+@pytest.mark.parametrize("name", PAIRS)
+def test_auto_class_of_transformers_reads_our_file(name: str, tmp_path: Path) -> None:
+    mine, yours = PAIRS[name]
+    mine(size={"shortest_edge": 256}).save_pretrained(tmp_path)
     loaded = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False)
-    assert type(loaded).__name__ == "EfficientFormerImageProcessor"
+    assert type(loaded) is yours
     assert loaded.size == {"shortest_edge": 256}
 
 
@@ -380,41 +408,3 @@ def test_load_image_turns_as_the_pipelines_do(orientation: int, tmp_path: Path) 
 def test_load_image_leaves_deep_pictures_with_8_bit_values_as_the_pipelines_do(dtype: Any) -> None:
     picture = Image.fromarray(np.arange(256).reshape(8, 32).astype(dtype))
     assert load_image(picture).tobytes() == oracle_load_image(picture).tobytes()
-
-
-# --- a further processor is a small subclass -------------------------------------------------------------------------
-
-
-class Offset(BaseImageProcessor):
-    """The EfficientNet processor in short: an offset after rescaling, a second division by the deviation."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        defaults = {
-            **{"do_resize": True, "size": 346, "resample": 0, "do_center_crop": False, "crop_size": 289},
-            **{"do_rescale": True, "rescale_factor": 1 / 255, "rescale_offset": False, "do_normalize": True},
-            **{"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "include_top": True},
-        }
-        self.names = tuple(defaults)
-        super().__init__({name: kwargs.pop(name, value) for name, value in defaults.items()}, kwargs)
-
-    def preprocess(self, images: Any, **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(name, None) for name in self.names}
-        return self._run(images, given, {}, kwargs.get("return_tensors"), "channels_first", None)
-
-    def _rescale(self, image: np.ndarray, settings: Any) -> np.ndarray:
-        scaled = rescale(image, settings["rescale_factor"])
-        return scaled - 1 if settings["rescale_offset"] else scaled
-
-    def _transform(self, image: np.ndarray, settings: Any) -> np.ndarray:
-        image = super()._transform(image, settings)
-        return normalize(image, 0, settings["image_std"]) if settings["include_top"] else image
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"rescale_offset": True, "rescale_factor": 1 / 127.5}, {"include_top": False}]
-)
-def test_base_class_suits_efficientnet(settings: dict[str, Any]) -> None:
-    picture = pil_picture(random.Random(0), "RGB", (50, 70))
-    for call in ({}, {"do_center_crop": True, "return_tensors": "np"}):
-        theirs = outcome(transformers.EfficientNetImageProcessor, settings, picture, call)
-        assert assert_same(outcome(Offset, settings, picture, call), theirs)
