@@ -1,7 +1,7 @@
-"""EfficientFormer in pure, vectorised, hand-written NumPy, numerically the same as PyTorch at every layer."""
+"""EfficientFormer, EfficientNet and SwiftFormer in hand-written NumPy, the same as PyTorch at every layer."""
 
 from . import ops
-from .image import EfficientFormerImageProcessor, ViTImageProcessor, load_image
+from .image import EfficientFormerImageProcessor, EfficientNetImageProcessor, ViTImageProcessor
 from .models.auto import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from .models.efficientformer import (
     EfficientFormerConfig,
@@ -9,7 +9,11 @@ from .models.efficientformer import (
     EfficientFormerForImageClassificationWithTeacher,
     EfficientFormerModel,
 )
+from .models.efficientnet import EfficientNetConfig, EfficientNetForImageClassification, EfficientNetModel
+from .models.registry import get_model, list_models
+from .models.swiftformer import SwiftFormerConfig, SwiftFormerForImageClassification, SwiftFormerModel
 from .nn import Module, watch
+from .picture import load_image
 from .trace import Trace, record
 
 __version__ = "0.1.0"
@@ -24,9 +28,18 @@ __all__ = [
     "EfficientFormerForImageClassificationWithTeacher",
     "EfficientFormerImageProcessor",
     "EfficientFormerModel",
+    "EfficientNetConfig",
+    "EfficientNetForImageClassification",
+    "EfficientNetImageProcessor",
+    "EfficientNetModel",
     "Module",
+    "SwiftFormerConfig",
+    "SwiftFormerForImageClassification",
+    "SwiftFormerModel",
     "Trace",
     "ViTImageProcessor",
+    "get_model",
+    "list_models",
     "load_image",
     "ops",
     "record",

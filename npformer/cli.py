@@ -1,4 +1,4 @@
-"""`npformer …` on the command line: classify pictures, summarise a model, record a forward pass."""
+"""`npformer …` on the command line: classify pictures, list and summarise models, record a forward pass."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from typing import Any
 import numpy as np
 
 from . import __version__, ops
-from .assets import DEFAULT_MODEL, sample_pictures
-from .image import BaseImageProcessor, EfficientFormerImageProcessor, load_image
-from .models.auto import AutoImageProcessor, AutoModelForImageClassification
-from .models.efficientformer import (
-    VARIANTS,
-    EfficientFormerConfig,
-    EfficientFormerForImageClassificationWithTeacher,
-    token_grid,
-)
+from .assets import DEFAULT_MODEL, model_directory, sample_pictures
+from .checkpoint import read_json
+from .image import BaseImageProcessor
 from .models.pretrained import PreTrainedModel
+from .models.registry import VARIANTS, find_variant, get_model, image_processor, list_models, model_config
+from .picture import load_image
 from .summary import format_summary, summarize
 from .trace import record
 
@@ -50,7 +46,7 @@ def classify(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     truth = {} if args.pictures else sample_pictures()
     pictures = [Path(name) for name in args.pictures] or list(truth)
-    if variant_name(args.model):
+    if find_variant(args.model):
         raise ValueError(
             f"--model {args.model} has no weights here and would only guess; give a directory that holds some"
         )
@@ -89,7 +85,7 @@ def summary(args: argparse.Namespace) -> None:
 
 def record_trace(args: argparse.Namespace) -> None:
     """Record every value of one forward pass."""
-    if variant_name(args.model):
+    if find_variant(args.model):
         print(f"npformer: {args.model} has no weights here; they are random, from seed 0", file=sys.stderr)
     model, processor = load_model(args.model)
     model = model if model.dtype == np.dtype(args.dtype) else model.astype(args.dtype)
@@ -99,26 +95,60 @@ def record_trace(args: argparse.Namespace) -> None:
     print(f"{args.output}: {len(trace)} values in the order they were computed, {trace.nbytes / 1e6:.1f} MB")
 
 
+def models(args: argparse.Namespace) -> None:
+    """Print the models that have a name."""
+    names = list_models(args.pattern)
+    if not names:
+        raise ValueError(f"PATTERN must match a model, got {args.pattern!r}; `npformer models` lists them all")
+    rows = [_model_row(name) for name in names]
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return
+    head = ["name", "parameters", "multiply-adds", "input", "top-1 %", "data set"]
+    lines = [
+        [
+            row["name"], f"{row['parameters']:,}", f"{row['multiply_adds'] / 1e9:.3f} G",
+            f"{row['image_size']} x {row['image_size']}", f"{row['top1']:.2f}".removesuffix("0"), row["data_set"],
+        ]
+        for row in rows
+    ]  # fmt: skip
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    for line in [head, *lines]:
+        cells = [cell.rjust(w) if 0 < i < 5 else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths))]
+        print("  ".join(cells).rstrip())
+    print(
+        "\nImageNet-1k: as published, weights not included (sources: npformer/models/registry.py)."
+        "\nFashion-MNIST: the shipped models, measured on its 10,000 test pictures."
+    )
+
+
+def _model_row(name: str) -> dict[str, Any]:
+    """What the table says of one model: published figures, or, for a shipped one, its own."""
+    if name in VARIANTS:
+        variant = VARIANTS[name]
+        figures = {"parameters": variant.parameters, "multiply_adds": variant.multiply_adds}
+        return {
+            "name": name, **figures, "image_size": variant.image_size, "top1": variant.top1, "data_set": "ImageNet-1k"
+        }  # fmt: skip
+    model, processor = load_model(name)
+    size = processor_size(processor)
+    total = summarize(model, size, size)[0]
+    top1 = read_json(model_directory(name) / "training.json")["test_top1_float16"]
+    return {
+        "name": name, "parameters": total.parameters, "multiply_adds": total.multiply_adds, "image_size": size,
+        "top1": top1, "data_set": "Fashion-MNIST",
+    }  # fmt: skip
+
+
 def load_model(name: str, size: int | None = None) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """A classifier and its image processor, by directory, shipped name, or variant name (with random weights).
+    """A classifier and its image processor by name or directory; a variant's weights are random, from seed 0.
 
-    `size` builds a variant for pictures of that side instead of 224.
+    `size` builds a variant for pictures of that side instead of its own.
     """
-    variant = variant_name(name)
-    if variant is None:
-        return AutoModelForImageClassification.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
-    side = size or 224
-    config = EfficientFormerConfig.for_variant(variant, num_labels=1000, image_size=side)
-    config.resolution = max(token_grid(config, side, side))
-    model = EfficientFormerForImageClassificationWithTeacher(config, seed=0)
-    square = {"height": side, "width": side}
-    return model, EfficientFormerImageProcessor(size=square, crop_size=square)
-
-
-def variant_name(name: str) -> str | None:
-    """The published variant that a name stands for ("l1" is "efficientformer-l1"), or None for anything else."""
-    names = [full for full in (name.lower(), f"efficientformer-{name.lower()}") if full in VARIANTS]
-    return names[0] if names and not Path(name).is_dir() else None
+    if find_variant(name) is None:
+        return get_model(name, pretrained=True), image_processor(name)
+    config, architecture = model_config(name, **({} if size is None else {"image_size": size}))
+    return architecture(config, seed=0), image_processor(name, size)  # type: ignore[call-arg]
 
 
 def processor_size(processor: BaseImageProcessor) -> int:
@@ -171,7 +201,8 @@ def _can_print(character: str) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="npformer", description="EfficientFormer in NumPy: classify pictures, look inside the model."
+        prog="npformer",
+        description="EfficientFormer, EfficientNet and SwiftFormer in NumPy: classify pictures, look inside.",
     )
     parser.add_argument("--version", action="version", version=f"npformer {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -183,20 +214,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.set_defaults(run=classify)
 
-    variants = ", ".join(VARIANTS)
+    command = commands.add_parser("models", help="list the models that have a name")
+    command.add_argument("pattern", nargs="?", metavar="PATTERN", help='such as "swiftformer*" (default: all)')
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.set_defaults(run=models)
+
+    names = "directory, shipped name, or a variant's name (see `npformer models`)"
     command = commands.add_parser("summary", help="list a model's layers, parameters and multiply-adds")
     command.add_argument(
         "model",
         nargs="?",
         default=DEFAULT_MODEL,
         metavar="MODEL",
-        help=f"directory, shipped name, or one of {variants}",
+        help=names,
     )
     command.add_argument("--size", type=int, metavar="N", help="side of the picture in pixels (default: the model's)")
     command.set_defaults(run=summary)
 
     command = commands.add_parser("record", help="save every value of one forward pass as safetensors")
-    command.add_argument("model", metavar="MODEL", help=f"directory, shipped name, or one of {variants}")
+    command.add_argument("model", metavar="MODEL", help=names)
     command.add_argument("picture", metavar="PICTURE", help="a picture file")
     command.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write the trace")
     command.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s")

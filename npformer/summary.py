@@ -12,7 +12,7 @@ from .nn import Identity, Module, watch
 from .ops import Array
 
 COUNTING_RULE = (
-    "Multiply-adds: one per weight and output position of every convolution and linear layer, plus attention's two "
+    "Multiply-adds: one per weight and output position of every convolution and linear layer, plus attention's "
     "matrix products; biases, norms, activations and pooling are not counted."
 )
 

@@ -7,7 +7,12 @@ from typing import Any, NoReturn
 
 from ..assets import model_directory
 from ..checkpoint import read_json
-from ..image import BaseImageProcessor, EfficientFormerImageProcessor, ViTImageProcessor
+from ..image import (
+    BaseImageProcessor,
+    EfficientFormerImageProcessor,
+    EfficientNetImageProcessor,
+    ViTImageProcessor,
+)
 from .config import PretrainedConfig, read_config
 from .efficientformer import (
     EfficientFormerConfig,
@@ -15,17 +20,36 @@ from .efficientformer import (
     EfficientFormerForImageClassificationWithTeacher,
     EfficientFormerModel,
 )
+from .efficientnet import EfficientNetConfig, EfficientNetForImageClassification, EfficientNetModel
 from .pretrained import PreTrainedModel
+from .swiftformer import SwiftFormerConfig, SwiftFormerForImageClassification, SwiftFormerModel
 
-CONFIGS: dict[str, type[PretrainedConfig]] = {"efficientformer": EfficientFormerConfig}
-BARE_MODELS: dict[str, type[PreTrainedModel]] = {"efficientformer": EfficientFormerModel}
+CONFIGS: dict[str, type[PretrainedConfig]] = {
+    "efficientformer": EfficientFormerConfig,
+    "efficientnet": EfficientNetConfig,
+    "swiftformer": SwiftFormerConfig,
+}
+BARE_MODELS: dict[str, type[PreTrainedModel]] = {
+    "efficientformer": EfficientFormerModel,
+    "efficientnet": EfficientNetModel,
+    "swiftformer": SwiftFormerModel,
+}
 # The first of a family is taken where a config.json names no architecture.
 CLASSIFIERS: dict[str, tuple[type[PreTrainedModel], ...]] = {
     "efficientformer": (EfficientFormerForImageClassification, EfficientFormerForImageClassificationWithTeacher),
+    "efficientnet": (EfficientNetForImageClassification,),
+    "swiftformer": (SwiftFormerForImageClassification,),
 }
 PROCESSORS: dict[str, type[BaseImageProcessor]] = {
     "EfficientFormerImageProcessor": EfficientFormerImageProcessor,
+    "EfficientNetImageProcessor": EfficientNetImageProcessor,
     "ViTImageProcessor": ViTImageProcessor,
+}
+# Where a file names no processor: each family's own.
+DEFAULT_PROCESSORS: dict[str, str] = {
+    "efficientformer": "EfficientFormerImageProcessor",
+    "efficientnet": "EfficientNetImageProcessor",
+    "swiftformer": "ViTImageProcessor",
 }
 
 
@@ -56,10 +80,8 @@ class AutoModelForImageClassification:
     def from_pretrained(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
         """The classifier that `config.json` names under `architectures`, or else its family's plain one."""
         settings = read_config(name_or_path)
-        classes = CLASSIFIERS[_model_type(settings, name_or_path)]
-        named = {cls.__name__: cls for cls in classes}
-        wanted = [named[str(name)] for name in settings.get("architectures") or () if str(name) in named]
-        return (wanted or classes)[0].from_pretrained(name_or_path, **options)
+        model_type = _model_type(settings, name_or_path)
+        return classifier_named(model_type, settings.get("architectures")).from_pretrained(name_or_path, **options)
 
 
 class AutoImageProcessor:
@@ -80,10 +102,18 @@ class AutoImageProcessor:
         name = str(settings.get("image_processor_type", old_name)).removesuffix("Fast")
         if not name:
             model_type = _model_type(read_config(name_or_path), name_or_path)
-            name = {"efficientformer": "EfficientFormerImageProcessor"}[model_type]
+            name = DEFAULT_PROCESSORS[model_type]
         if name not in PROCESSORS:
             _unknown(path, "image_processor_type", name, PROCESSORS)
         return PROCESSORS[name].from_pretrained(path.parent, **overrides)
+
+
+def classifier_named(model_type: str, architectures: Any) -> type[PreTrainedModel]:
+    """The classifier of a family that `architectures`, a config's list of class names, asks for, or else its first."""
+    classes = CLASSIFIERS[model_type]
+    named = {cls.__name__: cls for cls in classes}
+    wanted = [named[str(name)] for name in architectures or () if str(name) in named]
+    return (wanted or classes)[0]
 
 
 def _model_type(settings: dict[str, Any], name_or_path: str | Path) -> str:

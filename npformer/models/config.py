@@ -89,6 +89,11 @@ class PretrainedConfig:
         self.id2label: dict[int, str] = names
         self.label2id: dict[str, int] = {str(label): int(index) for label, index in label2id.items()}
 
+    @classmethod
+    def for_variant(cls, name: str, **overrides: Any) -> Self:
+        """The config of a published variant, some settings replaced. Raises ValueError for a name the family lacks."""
+        raise NotImplementedError(f"{cls.__name__} has no variants")
+
     def validate(self) -> None:
         """Refuse impossible values. Called when the config and when a model is made."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -123,7 +123,7 @@ class EfficientFormerConfig(PretrainedConfig):
         self.validate()
 
     @classmethod
-    def for_variant(cls, name: str, **overrides: Any) -> EfficientFormerConfig:
+    def for_variant(cls, name: str, **overrides: Any) -> Self:
         """The config of L1, L3 or L7, by its name in `VARIANTS`. Raises ValueError for another name."""
         require(name in VARIANTS, "name", name, f"one of {', '.join(VARIANTS)}")
         variant = VARIANTS[name]

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from .. import ops
 from ..nn import (
@@ -165,7 +165,7 @@ class EfficientNetConfig(PretrainedConfig):
         self.num_hidden_layers = 4 * sum(self.num_block_repeats)
 
     @classmethod
-    def for_variant(cls, name: str, **overrides: Any) -> EfficientNetConfig:
+    def for_variant(cls, name: str, **overrides: Any) -> Self:
         """The config of B0 to B8, by its name in `VARIANTS`; `image_size` also decides `depthwise_padding`.
 
         Raises ValueError for another name.

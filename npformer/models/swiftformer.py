@@ -18,7 +18,7 @@ Applications". Names are those of transformers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -109,7 +109,7 @@ class SwiftFormerConfig(PretrainedConfig):
         self.validate()
 
     @classmethod
-    def for_variant(cls, name: str, **overrides: Any) -> SwiftFormerConfig:
+    def for_variant(cls, name: str, **overrides: Any) -> Self:
         """The config of XS, S, L1 or L3, by its name in `VARIANTS`. Raises ValueError for another name."""
         require(name in VARIANTS, "name", name, f"one of {', '.join(VARIANTS)}")
         return cls(**{**VARIANTS[name], **overrides})

@@ -1,0 +1,126 @@
+r"""How tables of names are written and applied. Text in, text out: no arrays, no files.
+
+A rule says what the beginning of a key becomes. What follows it must be the name of an array:
+
+    Rule(r"stem\.conv([12])\.", r"efficientformer.patch_embed.convolution\1.")
+    stem.conv2.weight -> efficientformer.patch_embed.convolution2.weight
+
+or be renamed by the rules `inside`, which is how blocks share one table wherever they stand:
+
+    Rule(r"stages\.([0-3])\.blocks\.(\d+)\.", lambda s, j: f"network.{2 * s}.blocks.{j}.", inside=BLOCK)
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+ARRAYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")  # what layers hold
+
+
+class Rule(NamedTuple):
+    r"""What a key begins with, as a regular expression, and what stands there instead.
+
+    name: text in which \1, \2 ... are the groups (by default it stays as it is); or a function of the groups, numbers
+    as int, whose None says that the rule does not fit after all.
+    """
+
+    pattern: str
+    name: str | Callable[..., str | None] = r"\g<0>"
+    inside: tuple[Rule, ...] = ()
+
+
+Rules = tuple[Rule, ...]
+Place = tuple[int, int]  # of a block: its stage and its index there
+
+
+class Architecture(NamedTuple):
+    """A model of another library: what it is here, for `<config class>.for_variant(variant, **settings)`."""
+
+    variant: str
+    settings: dict[str, Any]
+
+
+def apply(
+    tables: Mapping[str, Callable[[list[str]], Rules]], keys: Iterable[str], family: str, source: str
+) -> dict[str, str]:
+    """Rename each key by the first rule that fits. A table is a function, as some rules depend on what keys there are.
+
+    Raises ValueError for a family without a table, for keys that no rule fits (all of them listed), and where two keys
+    would get the same name.
+    """
+    if family not in tables:
+        raise ValueError(f"family must be one of {', '.join(tables)} for weights of {source}, got {family!r}")
+    keys = list(keys)
+    rules = tables[family](keys)
+    names = {key: _rename(key, rules) for key in keys}
+    unknown = [key for key, name in names.items() if name is None]
+    if unknown:
+        raise ValueError(f"no {family} of {source} has weights named {', '.join(unknown)}")
+    renamed = {key: name for key, name in names.items() if name is not None}
+    counts = Counter(renamed.values())
+    clashing = [f"{key} ({name})" for key, name in renamed.items() if counts[name] > 1]
+    if clashing:
+        raise ValueError(f"several weights would get the same name: {', '.join(clashing)}")
+    return renamed
+
+
+def _rename(key: str, rules: Rules) -> str | None:
+    """The key's new name, or None where no rule fits."""
+    for rule in rules:
+        match = re.match(rule.pattern, key)
+        if match is None:
+            continue
+        if isinstance(rule.name, str):
+            beginning: str | None = match.expand(rule.name)
+        else:
+            beginning = rule.name(*(int(group) if group.isdigit() else group for group in match.groups()))
+        if beginning is None:
+            continue
+        rest: str | None = key[match.end() :]
+        if rule.inside:
+            rest = _rename(key[match.end() :], rule.inside)
+        elif rest not in (ARRAYS if beginning.endswith(".") else ("",)):
+            continue
+        if rest is not None:
+            return beginning + rest
+    return None
+
+
+def places(keys: Iterable[str], pattern: str) -> set[Place]:
+    """Where blocks stand whose keys begin so; the pattern's two groups are stage and index."""
+    found = (re.match(pattern, key) for key in keys)
+    return {(int(match[1]), int(match[2])) for match in found if match}
+
+
+def efficientnet_blocks(keys: list[str], block: str, mark: str, expanding: Rules, plain: Rules) -> Rules:
+    """EfficientNet's blocks where every stage counts its own: here one count runs through all stages.
+
+    `block` is the pattern that a block's keys begin with, its groups stage and index. Blocks of the first stage have
+    no expansion, and elsewhere the layers after it are then numbered one lower, so they need a table of their own;
+    `mark` follows `block` only in keys of blocks that have one.
+    """
+    name = {place: f"efficientnet.encoder.blocks.{n}." for n, place in enumerate(sorted(places(keys, block)))}
+    expanded = places(keys, block + mark)
+    return (
+        Rule(block, lambda *place: name[place] if place in expanded else None, expanding),
+        Rule(block, lambda *place: None if place in expanded else name[place], plain),
+    )
+
+
+def efficientformer_last_stage(keys: list[str], block: str, meta4d: Rules, meta3d: Rules) -> Rules:
+    """EfficientFormer's last stage, elsewhere one row of blocks of both kinds: here a row of each.
+
+    `block` is the pattern that a block's keys begin with, its group the index. The change from map to tokens takes up
+    an index between the two kinds and owns no array: with it at 3 (L1), blocks 0 to 2 are Meta4D, block 4 is the first
+    Meta3D. Only Meta3D has attention, so its first index gives the place away.
+    """
+    attention = (re.match(block + r"token_mixer\.qkv\.", key) for key in keys)
+    flat = min((int(match[1]) - 1 for match in attention if match), default=len(keys))
+    last = "efficientformer.encoder.last_stage"
+    return (
+        Rule(block, lambda j: f"{last}.meta4D_layers.blocks.{j}." if j < flat else None, meta4d),
+        Rule(block, lambda j: f"{last}.meta3D_layers.blocks.{j - flat - 1}." if j > flat else None, meta3d),
+    )

@@ -1,0 +1,136 @@
+"""timm: EfficientFormer, EfficientNet (`efficientnet_*` and `tf_efficientnet_*`) and SwiftFormer.
+
+timm averages both heads of EfficientFormer and SwiftFormer: compare with the class that does so too, which for the
+former is EfficientFormerForImageClassificationWithTeacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .rules import Architecture, Rule, Rules, apply, efficientformer_last_stage, efficientnet_blocks
+
+# `efficientnet_*` and `tf_efficientnet_*` have the same keys and shapes: only the name tells how a model pads.
+ARCHITECTURES: dict[str, Architecture] = {
+    **{
+        f"efficientformer_{n}": Architecture(f"efficientformer-{n}", {"layer_norm_eps": 1e-5})
+        for n in ("l1", "l3", "l7")
+    },
+    **{
+        f"efficientnet_b{n}": Architecture(f"efficientnet-b{n}", {"batch_norm_eps": 1e-5, "padding": "symmetric"})
+        for n in range(9)
+    },
+    **{
+        f"tf_efficientnet_b{n}": Architecture(
+            f"efficientnet-b{n}", {"batch_norm_eps": 1e-3, "padding": "tf-same-dynamic"}
+        )
+        for n in range(9)
+    },
+    **{
+        f"swiftformer_{n}": Architecture(f"swiftformer-{n}", {"attention_norm": "l2"}) for n in ("xs", "s", "l1", "l3")
+    },
+}
+
+
+def rename(keys: Iterable[str], family: str) -> dict[str, str]:
+    """What each of timm's keys is called here. `family`: "efficientformer", "efficientnet" or "swiftformer".
+
+    Give all keys of a model at once: some numbers follow from which blocks there are.
+
+    Raises ValueError for another family, and for keys that timm's models of that family do not have.
+    """
+    return apply(TABLES, keys, family, "timm")
+
+
+META4D: Rules = (
+    Rule(r"ls([12])\.gamma", r"layer_scale_\1"),
+    Rule(r"mlp\.fc([12])\.", r"mlp.convolution\1."),
+    Rule(r"mlp\.norm1\.", "mlp.batchnorm_before."),
+    Rule(r"mlp\.norm2\.", "mlp.batchnorm_after."),
+)
+META3D: Rules = (
+    Rule(r"ls([12])\.gamma", r"layer_scale_\1"),
+    Rule(r"norm([12])\.", r"layernorm\1."),
+    Rule(r"mlp\.fc1\.", "mlp.linear_in."),
+    Rule(r"mlp\.fc2\.", "mlp.linear_out."),
+    Rule(r"token_mixer\.proj\.", "token_mixer.projection."),
+    Rule(r"token_mixer\.qkv\."),
+    Rule(r"token_mixer\.(attention_biases|attention_bias_idxs)"),
+)
+
+
+def efficientformer(keys: list[str]) -> Rules:
+    """A stage and the downsampling before it are one there, and two entries of a list here: 2s and 2s - 1."""
+    stages = "efficientformer.encoder.intermediate_stages"
+    return (
+        Rule(r"stem\.conv([12])\.", r"efficientformer.patch_embed.convolution\1."),
+        Rule(r"stem\.norm1\.", "efficientformer.patch_embed.batchnorm_before."),
+        Rule(r"stem\.norm2\.", "efficientformer.patch_embed.batchnorm_after."),
+        Rule(r"stages\.([0-2])\.blocks\.(\d+)\.", lambda s, j: f"{stages}.{2 * s}.meta4D_layers.blocks.{j}.", META4D),
+        Rule(r"stages\.([1-3])\.downsample\.conv\.", lambda s: f"{stages}.{2 * s - 1}.projection."),
+        Rule(r"stages\.([1-3])\.downsample\.norm\.", lambda s: f"{stages}.{2 * s - 1}.norm."),
+        *efficientformer_last_stage(keys, r"stages\.3\.blocks\.(\d+)\.", META4D, META3D),
+        Rule(r"norm\.", "efficientformer.layernorm."),
+        Rule(r"head\.", "classifier."),
+        Rule(r"head_dist\.", "distillation_classifier."),
+    )
+
+
+SQUEEZE_EXCITE: Rules = (
+    Rule(r"se\.conv_reduce\.", "squeeze_excite.reduce."),
+    Rule(r"se\.conv_expand\.", "squeeze_excite.expand."),
+)
+EXPANDING: Rules = (
+    Rule(r"conv_pw\.", "expansion.expand_conv."),
+    Rule(r"bn1\.", "expansion.expand_bn."),
+    Rule(r"conv_dw\.", "depthwise_conv.depthwise_conv."),
+    Rule(r"bn2\.", "depthwise_conv.depthwise_norm."),
+    *SQUEEZE_EXCITE,
+    Rule(r"conv_pwl\.", "projection.project_conv."),
+    Rule(r"bn3\.", "projection.project_bn."),
+)
+PLAIN: Rules = (
+    Rule(r"conv_dw\.", "depthwise_conv.depthwise_conv."),
+    Rule(r"bn1\.", "depthwise_conv.depthwise_norm."),
+    *SQUEEZE_EXCITE,
+    Rule(r"conv_pw\.", "projection.project_conv."),
+    Rule(r"bn2\.", "projection.project_bn."),
+)
+
+
+def efficientnet(keys: list[str]) -> Rules:
+    """Where a block has no expansion, `conv_pw` and `bn1`, elsewhere its layers, are other ones."""
+    return (
+        Rule(r"conv_stem\.", "efficientnet.embeddings.convolution."),
+        Rule(r"bn1\.", "efficientnet.embeddings.batchnorm."),
+        *efficientnet_blocks(keys, r"blocks\.(\d+)\.(\d+)\.", r"conv_pwl\.", EXPANDING, PLAIN),
+        Rule(r"conv_head\.", "efficientnet.encoder.top_conv."),
+        Rule(r"bn2\.", "efficientnet.encoder.top_bn."),
+        Rule(r"classifier\."),
+    )
+
+
+SWIFTFORMER_BLOCK: Rules = (
+    Rule(r"(local_representation\.|)dwconv\.", r"\1depth_wise_conv."),
+    Rule(r"(local_representation\.|)norm\."),
+    Rule(r"(local_representation\.|)pwconv([12])\.", r"\1point_wise_conv\2."),
+    Rule(r"(local_representation\.layer_scale|layer_scale|layer_scale_[12])\.gamma", r"\1"),
+    Rule(r"attn\.(to_query|to_key|proj|final)\."),
+    Rule(r"attn\.w_g"),
+    Rule(r"linear\.(norm1|fc1|fc2)\."),
+)
+
+
+def swiftformer(keys: list[str]) -> Rules:
+    """A stage and the downsampling before it are one there, and two entries of a list here: 2s and 2s - 1."""
+    network = "swiftformer.encoder.network"
+    return (
+        Rule(r"stem\.([0134])\.", r"swiftformer.patch_embed.patch_embedding.\1."),
+        Rule(r"stages\.([0-3])\.blocks\.(\d+)\.", lambda s, j: f"{network}.{2 * s}.blocks.{j}.", SWIFTFORMER_BLOCK),
+        Rule(r"stages\.([1-3])\.downsample\.(proj|norm)\.", lambda s, layer: f"{network}.{2 * s - 1}.{layer}."),
+        Rule(r"(norm|head)\."),
+        Rule(r"head_dist\.", "dist_head."),
+    )
+
+
+TABLES = {"efficientformer": efficientformer, "efficientnet": efficientnet, "swiftformer": swiftformer}

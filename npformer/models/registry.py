@@ -1,0 +1,200 @@
+"""Every model by name: the published variants, the shipped models, and what other libraries call them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..assets import model_directory, shipped_models
+from ..checkpoint.sources import timm
+from ..image import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BaseImageProcessor,
+    EfficientFormerImageProcessor,
+    EfficientNetImageProcessor,
+    ViTImageProcessor,
+)
+from . import efficientformer, efficientnet, swiftformer
+from .auto import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, classifier_named
+from .config import PretrainedConfig
+from .pretrained import PreTrainedModel
+
+
+class Variant(NamedTuple):
+    """A published network.
+
+    Its classifier here; learned parameters; multiply-adds for one picture of image_size x image_size, counted as
+    `npformer summary` does; and the published top-1 accuracy on ImageNet-1k, in percent.
+    """
+
+    architecture: type[PreTrainedModel]
+    parameters: int
+    multiply_adds: int
+    image_size: int
+    top1: float
+
+
+_FORMER = efficientformer.EfficientFormerForImageClassificationWithTeacher
+_NET = efficientnet.EfficientNetForImageClassification
+_SWIFT = swiftformer.SwiftFormerForImageClassification
+
+# Top-1 from the papers' main tables (EfficientFormer: trained for 300 epochs). B8 is not in EfficientNet's: its 85.5 is
+# from Xie et al. 2020, "Adversarial Examples Improve Image Recognition".
+VARIANTS: dict[str, Variant] = {
+    "efficientformer-l1": Variant(_FORMER, 12_289_928, 1_291_284_736, 224, 79.2),
+    "efficientformer-l3": Variant(_FORMER, 31_406_000, 3_906_573_312, 224, 82.4),
+    "efficientformer-l7": Variant(_FORMER, 82_229_328, 10_119_325_696, 224, 83.3),
+    "efficientnet-b0": Variant(_NET, 5_288_548, 385_814_752, 224, 77.1),
+    "efficientnet-b1": Variant(_NET, 7_794_184, 686_802_832, 240, 79.1),
+    "efficientnet-b2": Variant(_NET, 9_109_994, 993_561_872, 260, 80.1),
+    "efficientnet-b3": Variant(_NET, 12_233_232, 1_827_141_392, 300, 81.6),
+    "efficientnet-b4": Variant(_NET, 19_341_616, 4_393_771_024, 380, 82.9),
+    "efficientnet-b5": Variant(_NET, 30_389_784, 10_266_384_752, 456, 83.6),
+    "efficientnet-b6": Variant(_NET, 43_040_704, 19_067_593_536, 528, 84.0),
+    "efficientnet-b7": Variant(_NET, 66_347_960, 37_745_884_192, 600, 84.3),
+    "efficientnet-b8": Variant(_NET, 87_413_142, 62_597_461_568, 672, 85.5),
+    "swiftformer-xs": Variant(_SWIFT, 3_475_360, 602_434_988, 224, 75.7),
+    "swiftformer-s": Variant(_SWIFT, 6_092_128, 984_604_768, 224, 78.5),
+    "swiftformer-l1": Variant(_SWIFT, 12_057_920, 1_595_988_480, 224, 80.9),
+    "swiftformer-l3": Variant(_SWIFT, 28_494_736, 4_008_367_872, 224, 83.0),
+}
+
+# Other libraries' names: the variant, and the settings in which their weights differ from its defaults.
+ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"snap-research/efficientformer-{n}-300": (f"efficientformer-{n}", {}) for n in ("l1", "l3", "l7")},
+    **{f"google/efficientnet-b{n}": (f"efficientnet-b{n}", {}) for n in range(8)},
+    **{f"MBZUAI/swiftformer-{n}": (f"swiftformer-{n}", {}) for n in ("xs", "s", "l1", "l3")},
+    **{
+        f"efficientformer-{n}_3rdparty_8xb128_in1k": (f"efficientformer-{n}", {"layer_norm_eps": 1e-5})
+        for n in ("l1", "l3", "l7")
+    },
+    **{name: (here.variant, here.settings) for name, here in timm.ARCHITECTURES.items()},
+}
+
+
+def list_models(pattern: str | None = None, *, aliases: bool = False) -> list[str]:
+    """Names that `get_model` knows: variants, then shipped models, and with `aliases` other libraries' names too.
+
+    `pattern` keeps those it matches, with * for any text and ? for any character: `list_models("*former-l?")`.
+    """
+    names = [*VARIANTS, *shipped_models(), *(ALIASES if aliases else ())]
+    return names if pattern is None else [name for name in names if fnmatchcase(name.lower(), pattern.lower())]
+
+
+def get_model(
+    name: str | Path,
+    pretrained: bool | str | Path = False,
+    *,
+    seed: int | None = None,
+    dtype: Any = None,
+    **overrides: Any,
+) -> PreTrainedModel:
+    """Build a classifier by name: a variant, a shipped model, another library's name for a variant, or a directory.
+
+    Weights are random (repeatable with `seed`), unless `pretrained` is True, which takes those of the shipped model or
+    directory, or is itself a directory to take them from. npformer ships no weights of the published variants.
+    `overrides` change settings of the config, such as `num_labels` (1000 for a variant) or `image_size`; `dtype` is
+    float32 unless given. timm's names come with timm's settings: "efficientnet_b0" pads symmetrically.
+
+    Raises ValueError for an unknown name, naming the nearest, or for weights that are not there; TypeError for an
+    override that is no setting.
+    """
+    if pretrained is not False:
+        source = name if pretrained is True else pretrained
+        found = find_variant(name)
+        if pretrained is True and found:
+            raise ValueError(
+                f"pretrained must be a directory with weights of {found[0]}, which npformer does not ship, got True"
+            )
+        settings = {**found[1], **overrides} if found else overrides
+        return AutoModelForImageClassification.from_pretrained(source, dtype=dtype or np.float32, **settings)
+    config, architecture = model_config(name, **overrides)
+    model = architecture(config, seed=seed)  # type: ignore[call-arg]
+    return model if dtype is None else model.astype(dtype)
+
+
+def model_config(name: str | Path, **overrides: Any) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
+    """The config and the classifier's class that a name stands for. Raises as `get_model`."""
+    found = find_variant(name)
+    if found is None:
+        config = AutoConfig.from_pretrained(_directory(name), **overrides)
+        return config, classifier_named(config.model_type, config.architectures)
+    variant, settings = found
+    architecture = VARIANTS[variant].architecture
+    known = {"num_labels", *vars(architecture.config_class())}
+    for setting in overrides:
+        if setting not in known:  # most likely misspelt, and without effect
+            raise TypeError(f"overrides must be settings of {architecture.config_class.__name__}, got {setting!r}")
+    labels = {} if "id2label" in overrides else {"num_labels": 1000}
+    config = architecture.config_class.for_variant(variant, **{**labels, **settings, **overrides})
+    if isinstance(config, efficientformer.EfficientFormerConfig) and "resolution" not in overrides:
+        # The bias table is made for one size of picture, so another size needs another table.
+        config.resolution = max(efficientformer.token_grid(config, config.image_size, config.image_size))
+    return config, architecture
+
+
+def image_processor(name: str | Path, image_size: int | None = None) -> BaseImageProcessor:
+    """The image processor for a model by name; for a variant with ImageNet's statistics, at its size or `image_size`.
+
+    Raises ValueError for an unknown name, or FileNotFoundError.
+    """
+    found = find_variant(name)
+    if found is None:
+        return AutoImageProcessor.from_pretrained(_directory(name))
+    variant = VARIANTS[found[0]]
+    return _PROCESSORS[variant.architecture](image_size or variant.image_size)
+
+
+def find_variant(name: str | Path) -> tuple[str, dict[str, Any]] | None:
+    """The variant that a name stands for, with the settings that come with the name; None for any other name.
+
+    Upper and lower case do not matter, nor timm's "timm/" before and its tag behind: "timm/swiftformer_xs.dist_in1k".
+    """
+    if Path(name).is_dir():
+        return None
+    text = str(name).lower()
+    if text in VARIANTS:
+        return text, {}
+    plain = text.removeprefix("timm/").partition(".")[0]
+    for alias, found in ALIASES.items():
+        if text == alias.lower() or (plain == alias and alias in timm.ARCHITECTURES):
+            return found
+    return None
+
+
+def _directory(name: str | Path) -> Path:
+    """Where a shipped model or a directory lies. Raises ValueError naming the nearest known names."""
+    try:
+        return model_directory(name)
+    except FileNotFoundError:
+        known = {known.lower(): known for known in list_models(aliases=True)}
+        parts = [full for low, full in known.items() if low.endswith(f"-{str(name).lower()}")]
+        near = parts or [known[low] for low in difflib.get_close_matches(str(name).lower(), known, 2, 0.5)]
+        hint = f"did you mean {' or '.join(near)}?" if near else "list_models() names them"
+        raise ValueError(f"model {str(name)!r} is neither a known name nor a directory ({hint})") from None
+
+
+def _efficientformer_processor(side: int) -> BaseImageProcessor:
+    return EfficientFormerImageProcessor(size=side, crop_size=side)
+
+
+def _efficientnet_processor(side: int) -> BaseImageProcessor:
+    roots = [deviation**0.5 for deviation in IMAGENET_STD]  # include_top divides by them twice
+    return EfficientNetImageProcessor(size=side, image_mean=IMAGENET_MEAN, image_std=roots)
+
+
+def _swiftformer_processor(side: int) -> BaseImageProcessor:
+    return ViTImageProcessor(size=side, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
+
+
+_PROCESSORS: dict[type[PreTrainedModel], Callable[[int], BaseImageProcessor]] = {
+    _FORMER: _efficientformer_processor,
+    _NET: _efficientnet_processor,
+    _SWIFT: _swiftformer_processor,
+}
