@@ -1,9 +1,10 @@
-"""Check a shipped model on all 10,000 test pictures of Fashion-MNIST: its accuracy, and that PyTorch sees the same.
+"""Compare the shipped models on all 10,000 test pictures of Fashion-MNIST, and check that PyTorch sees the same.
 
-    python notebooks/training/check_shipped.py
+    python notebooks/training/check_shipped.py [MODEL...]
 
 Every picture goes through npformer's image processor and model; where torch and transformers are installed the same
 pixels go through transformers' model too, and the two must name the same class for every picture. Exits with 1 if not.
+It ends with the table of the README: accuracy, parameters, multiply-adds, and the time of one picture on its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from npformer import AutoImageProcessor, AutoModelForImageClassification
-from npformer.assets import DEFAULT_MODEL, model_directory
+from npformer.assets import model_directory, shipped_models
+from npformer.summary import summarize
+
+WARMUP, TIMED = 20, 300
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -32,49 +36,91 @@ def read_idx(path: Path) -> np.ndarray:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all shipped models")
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--batch-size", type=int, default=20)
     args = parser.parse_args()
-    pictures = read_idx(args.data / "t10k-images-idx3-ubyte.gz")
+    pictures = [Image.fromarray(p).convert("RGB") for p in read_idx(args.data / "t10k-images-idx3-ubyte.gz")]
     labels = read_idx(args.data / "t10k-labels-idx1-ubyte.gz")
-    model = AutoModelForImageClassification.from_pretrained(args.model)
-    processor = AutoImageProcessor.from_pretrained(args.model)
-    theirs = pytorch_model(args.model)
 
-    ours_said, theirs_said, largest, seconds = [], [], 0.0, 0.0
-    for start in tqdm(range(0, len(pictures), args.batch_size), unit="batch"):
-        batch = [Image.fromarray(picture).convert("RGB") for picture in pictures[start : start + args.batch_size]]
+    names = args.models or shipped_models()
+    # Before PyTorch is imported, whose threads would share the cores.
+    milliseconds = {name: time_of_one(name, pictures) for name in names}
+    rows, equal = [], True
+    for name in names:
+        accuracy, same = compare(name, pictures, labels, args.batch_size)
+        equal &= same
+        rows.append(table_row(name, accuracy, milliseconds[name]))
+    print("\n| model | accuracy | parameters | multiply-adds | input | one picture |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("\n".join(rows))
+    return 0 if equal else 1
+
+
+def load(name: str):
+    """A shipped model and its image processor."""
+    return AutoModelForImageClassification.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
+
+
+def time_of_one(name: str, pictures: list[Image.Image]) -> float:
+    """The median time of the model on one prepared picture, in milliseconds."""
+    model, processor = load(name)
+    seconds = []
+    for picture in pictures[: WARMUP + TIMED]:
+        pixel_values = processor(picture, return_tensors="np")["pixel_values"]
         begun = time.perf_counter()
-        pixel_values = processor(batch, return_tensors="np")["pixel_values"]
+        model(pixel_values)
+        seconds.append(time.perf_counter() - begun)
+    return 1000 * float(np.median(seconds[WARMUP:]))
+
+
+def compare(name: str, pictures: list[Image.Image], labels: np.ndarray, batch_size: int) -> tuple[float, bool]:
+    """Returns npformer's accuracy, and whether PyTorch, where it is installed, names the same classes."""
+    model, processor = load(name)
+    theirs = pytorch_model(name)
+    ours_said, theirs_said, largest = [], [], 0.0
+    for start in tqdm(range(0, len(pictures), batch_size), desc=name, unit="batch"):
+        pixel_values = processor(pictures[start : start + batch_size], return_tensors="np")["pixel_values"]
         logits = model(pixel_values).logits
-        seconds += time.perf_counter() - begun
         ours_said.append(logits.argmax(-1))
         if theirs is not None:
             expected = theirs(pixel_values)
             theirs_said.append(expected.argmax(-1))
             largest = max(largest, float(np.abs(logits - expected).max()))
-
     said = np.concatenate(ours_said)
-    print(f"npformer: {np.mean(said == labels):.2%} of {len(labels)}, {seconds / len(labels) * 1000:.1f} ms a picture")
+    accuracy = float(np.mean(said == labels))
+    print(f"{name}\n  npformer: {accuracy:.2%} of {len(labels)}")
     if theirs is None:
-        print("PyTorch: not installed, not compared")
-        return 0
+        print("  PyTorch:  not installed, not compared")
+        return accuracy, True
     also = np.concatenate(theirs_said)
     same = int(np.sum(said == also))
-    print(f"PyTorch:  {np.mean(also == labels):.2%}")
-    print(f"same class on {same} of {len(labels)}; largest difference of a logit {largest:.1e}")
-    return 0 if same == len(labels) else 1
+    print(f"  PyTorch:  {np.mean(also == labels):.2%}")
+    print(f"  same class on {same} of {len(labels)}; largest difference of a logit {largest:.1e}")
+    return accuracy, same == len(labels)
+
+
+def table_row(name: str, accuracy: float, milliseconds: float) -> str:
+    model, processor = load(name)
+    size = processor.size["height"]
+    total = summarize(model, size, size)[0]
+    return (
+        f"| `{name}` | {accuracy:.2%} | {total.parameters:,} | {total.multiply_adds / 1e6:.1f} M | {size} x {size} "
+        f"| {milliseconds:.1f} ms |"
+    )
 
 
 def pytorch_model(name: str):
     """transformers' own model with the same weights, as a function from pixels to logits; None without torch."""
     try:
         import torch
-        from transformers.models.deprecated.efficientformer import EfficientFormerForImageClassification
+        import transformers
+        from transformers.models.deprecated import efficientformer
     except ImportError:
         return None
-    model = EfficientFormerForImageClassification.from_pretrained(model_directory(name), torch_dtype=torch.float32)
+    class_name = type(load(name)[0]).__name__
+    source = efficientformer if class_name.startswith("EfficientFormer") else transformers
+    model = getattr(source, class_name).from_pretrained(model_directory(name), torch_dtype=torch.float32)
     model.eval()
 
     @torch.inference_mode()

@@ -9,8 +9,8 @@ checkpoint every few minutes and continues from it when started again. It ends w
 the accuracy after every epoch, measured by PyTorch on the 10,000 test pictures; and `pictures/`, the first two test
 pictures of every class.
 
-The learning rate rises and falls in cycles: first on shifted and mirrored pictures, then, more gently, on pictures that
-are only mirrored, since the test pictures are centred. `RECIPES` holds each family's.
+The learning rate rises and falls in cycles: first on shifted and mirrored pictures, then, more gently, on pictures
+that are only mirrored, since the test pictures are centred. `RECIPES` holds each family's.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def efficientnet() -> EfficientNetForImageClassification:
         hidden_dim=640,
         dropout_rate=0.2,
         drop_connect_rate=0.1,
-        batch_norm_momentum=0.1,  # the default 0.99 is TensorFlow's way of writing 0.01; PyTorch reads it the other way
+        batch_norm_momentum=0.1,  # the default, 0.99, is how TensorFlow writes 0.01; PyTorch reads it as 0.99
         image_size=96,
         **NAMES,
     )
@@ -152,9 +152,7 @@ def swiftformer() -> SwiftFormerForImageClassification:
 
 def swiftformer_processor() -> ViTImageProcessor:
     """Enlarge to 96 x 96 (bilinear) and normalise all three channels with the data's own mean and deviation."""
-    return ViTImageProcessor(
-        size={"height": 96, "width": 96}, image_mean=[MEAN] * 3, image_std=[STD] * 3
-    )
+    return ViTImageProcessor(size={"height": 96, "width": 96}, image_mean=[MEAN] * 3, image_std=[STD] * 3)
 
 
 def draw_weights(model: torch.nn.Module) -> None:
@@ -215,7 +213,10 @@ def to_pixel_values(grey: torch.Tensor) -> torch.Tensor:
 
 
 def augment(grey: torch.Tensor, reach: int, generator: torch.Generator) -> torch.Tensor:
-    """Mirror half of the pictures and shift each by up to `reach` pixels on black; a 28th of the side is one original pixel."""
+    """Mirror half of the pictures and shift each by up to `reach` pixels on black.
+
+    A 28th of the side is one pixel of the original.
+    """
     size = grey.shape[-1]
     padded = F.pad(grey, (reach,) * 4)
     mirror = torch.rand(len(grey), generator=generator) < 0.5

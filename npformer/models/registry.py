@@ -44,8 +44,8 @@ _FORMER = efficientformer.EfficientFormerForImageClassificationWithTeacher
 _NET = efficientnet.EfficientNetForImageClassification
 _SWIFT = swiftformer.SwiftFormerForImageClassification
 
-# Top-1 from the papers' main tables (EfficientFormer: trained for 300 epochs). B8 is not in EfficientNet's: its 85.5 is
-# from Xie et al. 2020, "Adversarial Examples Improve Image Recognition".
+# Top-1 from the papers' main tables (EfficientFormer: trained for 300 epochs). B8 is not in EfficientNet's: its 85.5
+# is from Xie et al. 2020, "Adversarial Examples Improve Image Recognition".
 VARIANTS: dict[str, Variant] = {
     "efficientformer-l1": Variant(_FORMER, 12_289_928, 1_291_284_736, 224, 79.2),
     "efficientformer-l3": Variant(_FORMER, 31_406_000, 3_906_573_312, 224, 82.4),
