@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from npformer import EfficientFormerConfig, EfficientFormerForImageClassification, EfficientFormerImageProcessor, Trace
-from npformer.assets import DEFAULT_MODEL, sample_pictures
+from npformer.assets import DEFAULT_MODEL, sample_pictures, shipped_models
 from npformer.cli import main
-from npformer.models.efficientformer import VARIANTS
+from npformer.models.registry import VARIANTS
 from tests.support import SMALL
 
 
@@ -93,13 +93,16 @@ def test_classify_with_a_model_directory(run, directory, picture):
         (["classify", "."], "."),
         (["classify", "--model", "no-such-model"], "no-such-model"),
         (["classify", "--model", "efficientformer-fashoin"], "efficientformer-fashion"),
-        (["classify", "--model", "l1"], "no weights"),
+        (["classify", "--model", "efficientnet-b0"], "no weights"),
         (["classify", "--top", "0"], "--top"),
         (["classify", "--top", "11"], "--top"),
         (["summary", "no-such-model"], "no-such-model"),
         (["summary", "--size", "256"], "256x256"),
-        (["summary", "l1", "--size", "0"], "--size"),
-        (["record", "l1", "absent.png", "-o", "trace.safetensors"], "absent.png"),
+        (["summary", "efficientformer-l1", "--size", "0"], "--size"),
+        (["summary", "l1"], "efficientformer-l1 or swiftformer-l1"),
+        (["summary", "effcientnet-b0"], "efficientnet-b0"),
+        (["models", "resnet*"], "resnet*"),
+        (["record", "swiftformer-xs", "absent.png", "-o", "trace.safetensors"], "absent.png"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_code_2(run, tmp_path, monkeypatch, arguments, expected):
@@ -121,13 +124,20 @@ def test_a_file_that_is_no_picture_is_refused_by_name(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("variant", "parameters", "giga"),
-    [("l1", "12,289,928", "1.291 G"), ("l3", "31,406,000", "3.907 G"), ("l7", "82,229,328", "10.119 G")],
+    [
+        ("efficientformer-l1", "12,289,928", "1.291 G"),
+        ("efficientformer-l3", "31,406,000", "3.907 G"),
+        ("efficientformer-l7", "82,229,328", "10.119 G"),
+        ("efficientnet-b0", "5,288,548", "0.386 G"),
+        ("swiftformer-xs", "3,475,360", "0.602 G"),
+    ],
 )
 def test_summary_totals_are_the_published_models(run, variant, parameters, giga):
     code, out, err = run("summary", variant)
     assert (code, err) == (0, "")
     assert f"{parameters} parameters, {giga} multiply-adds" in out
-    assert "1 x 49 x " in out
+    root = next(line for line in out.splitlines() if line.startswith("(model)"))
+    assert root.split()[2:6] == ["1", "x", "1000", parameters]
 
 
 def test_summary_counts_by_hand(run):
@@ -139,7 +149,7 @@ def test_summary_counts_by_hand(run):
 
 
 def test_summary_at_another_size(run):
-    code, out, _ = run("summary", "l1", "--size", 256)
+    code, out, _ = run("summary", "efficientformer-l1", "--size", 256)
     assert code == 0
     assert "1 x 64 x 448" in out, "8 x 8 tokens"
 
@@ -161,14 +171,42 @@ def test_record_writes_a_trace(run, directory, picture, tmp_path):
 
 
 def test_record_of_a_variant_says_that_its_weights_are_random(run, picture, tmp_path):
-    code, _, err = run("record", "l1", picture, "-o", tmp_path / "trace.safetensors")
+    code, _, err = run("record", "efficientformer-l1", picture, "-o", tmp_path / "trace.safetensors")
     assert code == 0
     assert "random" in err
 
 
-def test_every_variant_can_be_named_short_or_long(run):
-    assert {name.removeprefix("efficientformer-") for name in VARIANTS} == {"l1", "l3", "l7"}
-    assert run("summary", "L1")[1].splitlines()[2:] == run("summary", "efficientformer-l1")[1].splitlines()[2:]
+def test_models_lists_variants_and_shipped_models(run):
+    code, out, err = run("models")
+    assert (code, err) == (0, "")
+    table = out.split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in table[1:]] == [*VARIANTS, *shipped_models()]
+    b4 = next(line for line in table if line.startswith("efficientnet-b4 "))
+    assert b4.split() == ["efficientnet-b4", "19,341,616", "4.394", "G", "380", "x", "380", "82.9", "ImageNet-1k"]
+    shipped = next(line for line in table if line.startswith("efficientformer-fashion"))
+    assert shipped.split()[1:] == ["742,658", "0.072", "G", "224", "x", "224", "92.11", "Fashion-MNIST"]
+
+
+def test_models_takes_a_pattern_and_prints_json(run):
+    rows = json.loads(run("models", "Swift*-?s", "--json")[1])
+    assert rows == [
+        {
+            "name": "swiftformer-xs", "parameters": 3475360, "multiply_adds": 602434988, "image_size": 224,
+            "top1": 75.7, "data_set": "ImageNet-1k",
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_every_shipped_model_classifies_the_shipped_pictures(run, name):
+    out = run("classify", "--model", name)[1].splitlines()
+    assert int(out[-1].split(" of ")[0]) >= 17
+    assert name in out[-1]
+
+
+def test_another_librarys_name_is_understood(run):
+    ours = run("summary", "efficientnet-b0", "--size", 64)[1].splitlines()
+    assert run("summary", "timm/tf_efficientnet_b0.ns_jft_in1k", "--size", 64)[1].splitlines()[2:] == ours[2:]
 
 
 def shell(*arguments, **environment):
@@ -191,6 +229,6 @@ def test_the_module_runs_as_a_program_even_where_only_ascii_can_be_printed():
 
 
 def test_a_reader_that_leaves_early_causes_no_complaint():
-    command = f'"{sys.executable}" -m npformer summary l1 | head -1'
+    command = f'"{sys.executable}" -m npformer summary efficientformer-l1 | head -1'
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, timeout=120, check=False)
     assert done.stderr == b""

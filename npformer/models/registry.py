@@ -106,12 +106,12 @@ def get_model(
     override that is no setting.
     """
     if pretrained is not False:
-        source = name if pretrained is True else pretrained
         found = find_variant(name)
         if pretrained is True and found:
             raise ValueError(
                 f"pretrained must be a directory with weights of {found[0]}, which npformer does not ship, got True"
             )
+        source = _directory(name if pretrained is True else pretrained)
         settings = {**found[1], **overrides} if found else overrides
         return AutoModelForImageClassification.from_pretrained(source, dtype=dtype or np.float32, **settings)
     config, architecture = model_config(name, **overrides)

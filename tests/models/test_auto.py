@@ -85,7 +85,9 @@ def test_a_damaged_file_is_refused_by_name(auto: Any, content: str, tmp_path: Pa
 def test_another_family_is_refused(auto: Any, model_type: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     (tmp_path / "preprocessor_config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"model_type must be one of efficientformer, got ") as error:
+    with pytest.raises(
+        ValueError, match=r"model_type must be one of efficientformer, efficientnet, swiftformer, got "
+    ) as error:
         auto.from_pretrained(tmp_path)
     assert str(error.value).endswith(f"got {model_type!r}")
     assert tmp_path.name in str(error.value)
@@ -94,7 +96,9 @@ def test_another_family_is_refused(auto: Any, model_type: Any, tmp_path: Path) -
 @pytest.mark.parametrize("kind", ["CLIPImageProcessor", 3, ["ViTImageProcessor"]])
 def test_another_image_processor_is_refused(kind: Any, tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": kind}))
-    with pytest.raises(ValueError, match="image_processor_type must be one of EfficientFormerImageProcessor, ViT"):
+    with pytest.raises(
+        ValueError, match="image_processor_type must be one of EfficientFormerImageProcessor, EfficientNet"
+    ):
         AutoImageProcessor.from_pretrained(tmp_path)
 
 
