@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from npformer import ops, watch
+from npformer import nn, ops, watch
 from npformer.models.efficientformer import EfficientFormerPooling, EfficientFormerSelfAttention
 from npformer.models.outputs import ImageClassifierOutput
 from npformer.nn import (
     Activation,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
     AvgPool2d,
     BatchNorm2d,
     Conv2d,
@@ -21,6 +24,7 @@ from npformer.nn import (
     Linear,
     Module,
     ModuleList,
+    Sequential,
 )
 from tests import tiny
 from tests.support import BARE, ONE_HEAD
@@ -124,12 +128,21 @@ def test_what_is_none_is_in_no_state_dict() -> None:
     [
         (Linear(2, 3), {"weight": (3, 2), "bias": (3,)}),
         (Conv2d(4, 6, 5, groups=2), {"weight": (6, 2, 5, 5), "bias": (6,)}),
+        (Conv2d(4, 6, (5, 3), groups=2, bias=False), {"weight": (6, 2, 5, 3)}),
+        (Conv2d(1, 1, np.int64(2)), {"weight": (1, 1, 2, 2), "bias": (1,)}),
         (LayerNorm(4), {"weight": (4,), "bias": (4,)}),
         (
             BatchNorm2d(4),
             {"weight": (4,), "bias": (4,), "running_mean": (4,), "running_var": (4,), "num_batches_tracked": ()},
         ),
         (AvgPool2d(3), {}),
+        (AdaptiveAvgPool2d(2), {}),
+        (AdaptiveMaxPool2d((1, 2)), {}),
+        (Sequential(), {}),
+        (
+            Sequential(Linear(2, 3), Activation("relu"), Linear(3, 1, bias=False)),
+            {"0.weight": (3, 2), "0.bias": (3,), "2.weight": (1, 3)},
+        ),
         (Activation("gelu"), {}),
         (Identity(), {}),
     ],
@@ -178,6 +191,9 @@ def test_layers_pass_on_their_settings() -> None:
     np.testing.assert_array_equal(conv(x), ops.conv2d(x, conv.weight, conv.bias, 2, 1, 2, 2))
     pool = AvgPool2d(3, 2, 1, count_include_pad=False)
     np.testing.assert_array_equal(pool(x), ops.avg_pool2d(x, 3, 2, 1, count_include_pad=False))
+    average, largest = AdaptiveAvgPool2d((2, 5)), AdaptiveMaxPool2d((2, 5))
+    np.testing.assert_array_equal(average(x), ops.adaptive_avg_pool2d(x, (2, 5)))
+    np.testing.assert_array_equal(largest(x), ops.adaptive_max_pool2d(x, (2, 5)))
     batch_norm, layer_norm = BatchNorm2d(4, eps=0.5), LayerNorm(11, eps=0.5)
     np.testing.assert_allclose(batch_norm(x), x / np.sqrt(1.5), rtol=1e-6)
     np.testing.assert_array_equal(layer_norm(x), ops.layer_norm(x, (11,), np.ones(11, F32), np.zeros(11, F32), 0.5))
@@ -185,6 +201,193 @@ def test_layers_pass_on_their_settings() -> None:
     linear.bias = np.array([1, 2], F32)
     np.testing.assert_array_equal(linear(x), np.broadcast_to(linear.bias, (2, 4, 9, 2)))
     assert Identity()(x) is x
+
+
+def test_a_convolution_takes_kernel_and_stride_as_a_pair_down_then_across() -> None:
+    x = np.arange(12, dtype=F32).reshape(1, 1, 3, 4)
+    conv = Conv2d(1, 1, (2, 1), stride=(1, 3), bias=False)
+    assert conv.weight.shape == (1, 1, 2, 1)
+    conv.weight[0, 0] = [[1], [100]]
+    out = conv(x)  # columns 0 and 3 of each two rows
+    assert out.tolist() == [[[[400, 703], [804, 1107]]]]
+    assert conv.multiply_adds((x,), out) == 4 * 2
+    wide = Conv2d(4, 6, (3, 1), stride=(2, 1), padding=(1, 0), groups=2)
+    pictures = tiny.pictures(channels=4, height=9, width=5)
+    wide.weight = np.random.default_rng(0).random((6, 2, 3, 1), F32)
+    expected = ops.conv2d(pictures, wide.weight, wide.bias, (2, 1), (1, 0), 1, 2)
+    np.testing.assert_array_equal(wide(pictures), expected)
+    assert expected.shape == (2, 6, 5, 5)
+    assert wide.multiply_adds((pictures,), expected) == 2 * 6 * 5 * 5 * (2 * 3 * 1)
+
+
+def test_one_number_for_kernel_and_stride_is_the_pair_of_it() -> None:
+    x = tiny.pictures(channels=2, height=7, width=6)
+    one, two = Conv2d(2, 3, 3, stride=2), Conv2d(2, 3, (3, 3), stride=(2, 2))
+    one.weight = two.weight = np.random.default_rng(0).random((3, 2, 3, 3), F32)
+    np.testing.assert_array_equal(one(x), two(x))
+
+
+@pytest.mark.parametrize("kernel", [0, (3, 0), 2.5, (1, 2, 3), True, None])
+def test_a_convolution_refuses_what_is_no_kernel(kernel: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^kernel_size must be "):
+        Conv2d(1, 1, kernel)
+
+
+def test_adaptive_pooling_layers_on_numbers_worked_by_hand() -> None:
+    x = np.arange(12, dtype=F32).reshape(1, 1, 3, 4)
+    assert AdaptiveAvgPool2d((1, 2))(x).tolist() == [[[[4.5, 6.5]]]]
+    assert AdaptiveMaxPool2d((1, 2))(x).tolist() == [[[[9, 11]]]]
+    assert AdaptiveAvgPool2d(1)(x).tolist() == [[[[5.5]]]]
+    assert AdaptiveMaxPool2d(1)(x).tolist() == [[[[11]]]]
+    assert AdaptiveMaxPool2d(3)(-x)[0].shape == (1, 3, 3)
+    for layer in (AdaptiveAvgPool2d(2), AdaptiveMaxPool2d(2)):
+        assert layer(x).dtype == np.float32
+        assert layer(x.astype(np.float64)).dtype == np.float64
+        assert layer.num_parameters() == 0
+        assert repr(layer) == f"{type(layer).__name__}()"
+
+
+# --- one after the other ---------------------------------------------------------------------------------------------
+
+
+class Digit(Module):
+    """Appends a digit: 10 x + digit, which tells the order of the calls."""
+
+    def __init__(self, digit: int) -> None:
+        self.digit = np.full(1, digit, F32)
+
+    def forward(self, x: Any) -> Any:
+        return 10 * x + self.digit
+
+
+def test_a_sequence_feeds_each_module_with_what_the_one_before_returns() -> None:
+    assert Sequential(Digit(1), Digit(2), Digit(3))(np.zeros(1, F32)).tolist() == [123]
+    assert Sequential(Scale(3), Activation(np.negative), Scale(5))(np.ones(3, F32)).tolist() == [-15] * 3
+    eleven = Sequential(*(Scale(1) for _ in range(9)), Activation(np.negative), Activation(np.square))
+    assert eleven(np.full(3, 3, F32)).tolist() == [9] * 3  # "10" comes after "9", not after "1"
+
+
+def test_a_sequence_of_nothing_gives_back_what_it_gets() -> None:
+    x = np.ones(2)
+    assert Sequential()(x) is x
+
+
+def test_the_modules_of_a_sequence_are_named_by_number_and_may_be_sequences() -> None:
+    inner = Sequential(Scale(2), Identity())
+    net = Sequential(Digit(1), inner, Scale(3))
+    assert [name for name, _ in net.named_modules()] == ["", "0", "1", "1.0", "1.1", "2"]
+    assert dict(net.named_modules())["1"] is inner
+    assert list(net.state_dict()) == ["0.digit", "1.0.weight", "2.weight"]
+    assert [name for name, _ in Sequential(*(Identity() for _ in range(12))).named_children()] == [
+        "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11",
+    ]  # fmt: skip
+    assert repr(net) == (
+        "Sequential(\n"
+        "  (0): Digit(digit=(1,))\n"
+        "  (1): Sequential(\n"
+        "    (0): Scale(weight=(3,))\n"
+        "    (1): Identity()\n"
+        "  )\n"
+        "  (2): Scale(weight=(3,))\n"
+        ")"
+    )
+
+
+def test_a_sequence_loads_its_weights_by_number_and_strictly() -> None:
+    net = Sequential(Digit(1), Digit(2))
+    net.load_state_dict({"0.digit": np.full(1, 7), "1.digit": np.full(1, 8)})
+    assert net(np.zeros(1, F32)).tolist() == [78]
+    assert net.astype(np.float64)(np.zeros(1)).dtype == np.float64
+    with pytest.raises(ValueError, match=r"missing 1\.digit; unexpected 2\.digit"):
+        net.load_state_dict({"0.digit": np.zeros(1), "2.digit": np.zeros(1)})
+    assert net.num_parameters() == 2
+
+
+def test_the_steps_of_a_sequence_are_watched_and_replaced() -> None:
+    net, names = Sequential(Digit(1), Sequential(Digit(2)), Digit(3)), []
+    with watch(net, noting(names)):
+        assert net(np.zeros(1, F32)).tolist() == [123]
+    assert names == ["0", "1.0", "1", "2", ""]
+    with watch(net, putting({"0": np.full(1, 50, F32)})):
+        assert net(np.zeros(1, F32)).tolist() == [5023]
+    with watch(net, putting({"1": np.full(1, 4, F32), "1.0": np.full(1, 9, F32)})):
+        assert net(np.zeros(1, F32)).tolist() == [43]
+    with watch(net, putting({"": np.full(1, 6, F32)})):
+        assert net(np.zeros(1, F32)).tolist() == [6]
+
+
+def backwards(self: Sequential, x: Any) -> Any:
+    for _, module in reversed(list(self.named_children())):
+        x = module(x)
+    return x
+
+
+def in_the_order_of_the_alphabet(self: Sequential, x: Any) -> Any:
+    for _, module in sorted(self.named_children()):
+        x = module(x)
+    return x
+
+
+def unwatched(self: Sequential, x: Any) -> Any:
+    for _, module in self.named_children():
+        x = module.forward(x)
+    return x
+
+
+def the_last_alone(self: Sequential, x: Any) -> Any:
+    out = x
+    for _, module in self.named_children():
+        out = module(x)
+    return out
+
+
+def a_square_kernel(self: Conv2d, inputs: int, outputs: int, kernel: Any, *args: Any, **kwargs: Any) -> None:
+    CONV2D_INIT(self, inputs, outputs, np.max(kernel).item(), *args, **kwargs)
+
+
+def a_kernel_across_then_down(self: Conv2d, inputs: int, outputs: int, kernel: Any, *args: Any, **kw: Any) -> None:
+    CONV2D_INIT(self, inputs, outputs, ops.window.pair("kernel_size", kernel, 1)[::-1], *args, **kw)
+
+
+def a_stride_of_the_first(self: Conv2d, x: Any) -> Any:
+    stride = ops.window.pair("stride", self.stride, 1)[0]
+    return ops.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
+
+
+CONV2D_INIT = Conv2d.__init__
+STEPS = test_a_sequence_feeds_each_module_with_what_the_one_before_returns
+WATCHED_STEPS = test_the_steps_of_a_sequence_are_watched_and_replaced
+PAIRS = test_a_convolution_takes_kernel_and_stride_as_a_pair_down_then_across
+CELLS = test_adaptive_pooling_layers_on_numbers_worked_by_hand
+WRONG: dict[str, tuple[type[Module], str, Callable[..., Any], tuple[Callable[[], None], ...]]] = {
+    "a sequence runs backwards": (nn.Sequential, "forward", backwards, (STEPS, WATCHED_STEPS)),
+    "a sequence sorts its names": (nn.Sequential, "forward", in_the_order_of_the_alphabet, (STEPS,)),
+    "a sequence hides its steps": (nn.Sequential, "forward", unwatched, (WATCHED_STEPS,)),
+    "each step gets the first input": (nn.Sequential, "forward", the_last_alone, (STEPS, WATCHED_STEPS)),
+    "every kernel is square": (nn.Conv2d, "__init__", a_square_kernel, (PAIRS,)),
+    "a kernel is read across, then down": (nn.Conv2d, "__init__", a_kernel_across_then_down, (PAIRS,)),
+    "one stride for both axes": (nn.Conv2d, "forward", a_stride_of_the_first, (PAIRS,)),
+    "the adaptive maximum is a mean": (
+        nn.AdaptiveMaxPool2d, "forward", AdaptiveAvgPool2d.forward, (CELLS, test_layers_pass_on_their_settings)
+    ),
+    "the adaptive mean is one of everything": (
+        nn.AdaptiveAvgPool2d, "forward", lambda self, x: ops.adaptive_avg_pool2d(x, 1), (CELLS,)
+    ),
+    "the adaptive mean counts cells across, then down": (
+        nn.AdaptiveAvgPool2d, "forward",
+        lambda self, x: ops.adaptive_avg_pool2d(x, ops.window.pair("output_size", self.output_size, 1)[::-1]),
+        (CELLS, test_layers_pass_on_their_settings),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_layer_is_caught(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, method, wrong, tests = WRONG[what]
+    monkeypatch.setattr(layer, method, wrong)
+    for test in tests:
+        with pytest.raises(AssertionError):
+            test()
 
 
 def test_an_activation_is_a_name_or_a_function() -> None:

@@ -219,6 +219,9 @@ class SwiftFormerMlp(Module):
         return self.drop(self.fc2(x))
 
 
+LAYOUTS = {"query": "BND", "key": "BND", "weights": "BN1", "global_query": "B1D"}  # of the values inside attention
+
+
 class SwiftFormerEfficientAdditiveAttention(Module):
     """The token mixer, `ops.efficient_additive_attention` between linear layers: (B, N, C), same shape out.
 
@@ -241,7 +244,7 @@ class SwiftFormerEfficientAdditiveAttention(Module):
             self.to_key(x),
             self.w_g,
             self.attention_norm,
-            tap=lambda name, value: self.tap(name, value, "BND" if value.shape[-1] > 1 else "BN1"),
+            tap=lambda name, value: self.tap(name, value, LAYOUTS[name]),
         )
         return self.final(self.proj(context) + query)
 

@@ -68,6 +68,39 @@ def max_pool2d(
     return _pool(x, kernel_size, stride, padding, dilation, ceil_mode, maximum=True, include_pad=False)
 
 
+def adaptive_avg_pool2d(x: Array, output_size: int | Pair) -> Array:
+    """Mean of each cell of a grid: (B, C, H, W) -> (B, C, *output_size). The fast twin is `ops.adaptive_avg_pool2d`.
+
+    The grid is stretched over the picture, and a cell takes every pixel that it touches, however little.
+    """
+    return _adaptive_pool(x, output_size, maximum=False)
+
+
+def adaptive_max_pool2d(x: Array, output_size: int | Pair) -> Array:
+    """Largest pixel that each cell of a grid touches: (B, C, H, W) -> (B, C, *output_size).
+
+    The fast twin is `ops.adaptive_max_pool2d`.
+    """
+    return _adaptive_pool(x, output_size, maximum=True)
+
+
+def _adaptive_pool(x: Array, output_size: int | Pair, maximum: bool) -> Array:
+    """Both adaptive poolings: gather the pixels that a cell touches, then take their maximum or their mean."""
+    batch, channels, height, width = x.shape
+    rows, columns = pair("output_size", output_size, 1)
+    out = np.zeros((batch, channels, rows, columns), x.dtype)
+    for b, c, y, col in np.ndindex(out.shape):
+        pixels = []
+        for v, u in np.ndindex(height, width):
+            # pixel v covers v .. v + 1 and cell y covers y * H/O .. (y + 1) * H/O; both sides times O, to stay whole
+            in_rows = v * rows < (y + 1) * height and y * height < (v + 1) * rows
+            in_columns = u * columns < (col + 1) * width and col * width < (u + 1) * columns
+            if in_rows and in_columns:
+                pixels.append(x[b, c, v, u])
+        out[b, c, y, col] = np.max(pixels) if maximum else sum(pixels) / len(pixels)
+    return out
+
+
 def _pool(
     x: Array,
     kernel_size: int | Pair,

@@ -234,6 +234,30 @@ def max_pool2d(rng):
     return Case((x,), lambda x: ops.max_pool2d(x, *arguments), lambda x: F.max_pool2d(x, *arguments))
 
 
+def grid_of_cells(rng):
+    """A picture and how many cells to pool it to: fewer than it has pixels, as many, or more."""
+    x = picture(rng, 3, (2, 3)) - 1
+    x = x[0] if rng.integers(4) == 0 else x
+    return x, pick(rng, 1, int(rng.integers(1, 12)), ints(rng, 1, 12), ints(rng, 1, 4), x.shape[-2:])
+
+
+def adaptive_avg_pool2d(rng):
+    x, size = grid_of_cells(rng)
+    return Case((x,), lambda x: ops.adaptive_avg_pool2d(x, size), lambda x: F.adaptive_avg_pool2d(x, size))
+
+
+def adaptive_avg_pool2d_wide(rng):
+    """Pictures as large as those of the real layers, to few cells."""
+    x = rng.standard_normal((1, 4, *ints(rng, 20, 120))) + 2
+    size = pick(rng, 1, 1, ints(rng, 1, 7))
+    return Case((x,), lambda x: ops.adaptive_avg_pool2d(x, size), lambda x: F.adaptive_avg_pool2d(x, size))
+
+
+def adaptive_max_pool2d(rng):
+    x, size = grid_of_cells(rng)
+    return Case((x,), lambda x: ops.adaptive_max_pool2d(x, size), lambda x: F.adaptive_max_pool2d(x, size))
+
+
 def pool_mixer(rng):
     size = int(pick(rng, 1, 3, 3, 5, 7))
     pool = torch.nn.AvgPool2d(size, stride=1, padding=size // 2, count_include_pad=False)
@@ -350,20 +374,20 @@ def test_attention_bias_index_equals_the_construction_by_first_seen_offset(grid)
     assert np.array_equal(ops.attention_bias_index(grid), first_seen_index(*grid).numpy())
 
 
-def additive(rng, norm):
-    batch, tokens, width = ints(rng, 1, 6, 3)
+def torch_additive(query, key, w_g, norm):
+    query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+    scores = query @ w_g * query.shape[-1] ** -0.5
+    weights = scores.softmax(dim=-1) if norm == "ones" else F.normalize(scores, dim=1)
+    return (weights * query).sum(dim=1, keepdim=True) * key, query
+
+
+def additive(rng, norm, shape=None):
+    batch, tokens, width = shape or ints(rng, 1, 6, 3)
     query, key = (rng.standard_normal((batch, tokens, width)) for _ in range(2))
-
-    def by_torch(query, key, w_g):
-        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
-        scores = query @ w_g * width**-0.5
-        weights = scores.softmax(dim=-1) if norm == "ones" else F.normalize(scores, dim=1)
-        return (weights * query).sum(dim=1, keepdim=True) * key
-
     return Case(
         (query, key, rng.standard_normal((width, 1))),
         lambda q, k, w: ops.efficient_additive_attention(q, k, w, norm),
-        by_torch,
+        lambda q, k, w: torch_additive(q, k, w, norm),
     )
 
 
@@ -373,6 +397,15 @@ def efficient_additive_attention_ones(rng):
 
 def efficient_additive_attention_l2(rng):
     return additive(rng, "l2")
+
+
+def efficient_additive_attention_ones_wide(rng):
+    """As many tokens and channels as in the real stages."""
+    return additive(rng, "ones", pick(rng, (1, 3136, 48), (2, 784, 56), (1, 196, 112), (2, 49, 220)))
+
+
+def efficient_additive_attention_l2_wide(rng):
+    return additive(rng, "l2", pick(rng, (1, 3136, 48), (2, 784, 56), (1, 196, 112), (2, 49, 220)))
 
 
 def squeeze_excite(rng):
@@ -397,8 +430,21 @@ def test_with_ones_w_g_is_irrelevant_on_both_sides(seed):
     case = additive(np.random.default_rng(seed), "ones")
     query, key, w_g = case.arrays
     for function, convert in ((case.ours, np.array), (case.theirs, torch.from_numpy)):
-        plain, other = (np.asarray(function(convert(query), convert(key), convert(w))) for w in (w_g, -50 * w_g + 3))
-        assert np.array_equal(plain, other)
+        plain, other = (outputs(function, tuple(map(convert, (query, key, w)))) for w in (w_g, -50 * w_g + 3))
+        assert len(plain) == 2
+        assert all(map(np.array_equal, plain, other))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_with_l2_w_g_counts_but_for_its_length_on_both_sides(seed):
+    case = additive(np.random.default_rng(seed), "l2", (2, 5, 3))
+    query, key, w_g = case.arrays
+    for function, convert in ((case.ours, np.array), (case.theirs, torch.from_numpy)):
+        first, longer, turned = (
+            outputs(function, tuple(map(convert, (query, key, w)))) for w in (w_g, 50 * w_g, -50 * w_g + 3)
+        )
+        assert distance(longer[0], first[0]) < 1e-14
+        assert distance(turned[0], first[0]) > 1e-3
 
 
 def quick_gelu(x):
@@ -431,15 +477,16 @@ def activation_cases(name):
 GENERATORS = {
     generator.__name__: generator
     for generator in (
-        avg_pool2d, batch_norm, biased_attention, binary_cross_entropy_with_logits, conv2d, conv2d_sides,
-        conv2d_tensorflow, conv2d_wide, conv2d_words, cross_entropy, cross_entropy_probabilities, depthwise_conv2d,
-        efficient_additive_attention_l2, efficient_additive_attention_ones, im2col, layer_norm, layer_norm_wide,
-        linear, linear_wide, log_softmax, max_pool2d, mse_loss, normalize, pool_mixer, softmax, squeeze_excite,
-        token_mean,
+        adaptive_avg_pool2d, adaptive_avg_pool2d_wide, adaptive_max_pool2d, avg_pool2d, batch_norm, biased_attention,
+        binary_cross_entropy_with_logits, conv2d, conv2d_sides, conv2d_tensorflow, conv2d_wide, conv2d_words,
+        cross_entropy, cross_entropy_probabilities, depthwise_conv2d, efficient_additive_attention_l2,
+        efficient_additive_attention_l2_wide, efficient_additive_attention_ones,
+        efficient_additive_attention_ones_wide, im2col, layer_norm, layer_norm_wide, linear, linear_wide, log_softmax,
+        max_pool2d, mse_loss, normalize, pool_mixer, softmax, squeeze_excite, token_mean,
     )
 }  # fmt: skip
 GENERATORS |= {name: activation_cases(name) for name in ACTIVATIONS}
-EXACT = {"im2col", "max_pool2d", "relu", "relu6"}
+EXACT = {"adaptive_max_pool2d", "im2col", "max_pool2d", "relu", "relu6"}
 COUNT = 150
 
 
@@ -557,6 +604,21 @@ AT_THE_EDGES = {
         lambda x: ops.max_pool2d(x.reshape(-1, 1, 2, 2), 3, 1, 1),
         lambda x: F.max_pool2d(x.reshape(-1, 1, 2, 2), 3, 1, 1),
     ),
+    **{
+        f"{name} to {size}": (
+            lambda x, name=name, size=size: getattr(ops, name)(x.reshape(-1, 1, 2, 2), size),
+            lambda x, name=name, size=size: getattr(F, name)(x.reshape(-1, 1, 2, 2), size),
+        )
+        for name in ("adaptive_avg_pool2d", "adaptive_max_pool2d")
+        for size in (1, 2, 3)
+    },
+    **{
+        f"efficient_additive_attention {norm}": (
+            lambda x, norm=norm: ops.efficient_additive_attention(x[:, None], x[::-1, None], np.ones((4, 1)), norm)[0],
+            lambda x, norm=norm: torch_additive(x[:, None], x.flip(0)[:, None], torch.ones(4, 1).double(), norm)[0],
+        )
+        for norm in ("ones", "l2")
+    },
     "mse_loss": (
         lambda x: ops.mse_loss(x, np.ones_like(x), "none"),
         lambda x: F.mse_loss(x, torch.ones_like(x), reduction="none"),
@@ -590,7 +652,17 @@ def test_sums_at_the_edges_equal_those_of_torch_in_float64(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["softmax", "log_softmax", "batch_norm", "normalize", "normalize p=inf", "max_pool2d"]
+    "name",
+    [
+        "softmax",
+        "log_softmax",
+        "batch_norm",
+        "normalize",
+        "normalize p=inf",
+        "max_pool2d",
+        "adaptive_max_pool2d to 1",
+        "adaptive_max_pool2d to 3",
+    ],
 )
 def test_huge_numbers_give_what_torch_gives_in_float64(name):
     function, by_torch = AT_THE_EDGES[name]
@@ -603,6 +675,15 @@ def test_layer_norm_of_numbers_whose_squares_overflow_is_zero_here_and_nan_in_to
     assert torch.isnan(F.layer_norm(torch.from_numpy(HUGE), (4,))).all()
     with np.errstate(over="ignore"):
         assert (ops.layer_norm(HUGE, (4,)) == 0).all()
+
+
+def test_what_is_added_up_in_float64_does_not_overflow_here_but_does_in_torch():
+    x = np.full((1, 1, 2, 2), 3e38, np.float32)
+    assert torch.isinf(F.adaptive_avg_pool2d(torch.from_numpy(x), 1)).all()
+    assert (ops.adaptive_avg_pool2d(x, 1) == np.float32(3e38)).all()
+    x = np.full((1, 4), 1.5e19, np.float32)
+    assert (F.normalize(torch.from_numpy(x)) == 0).all()
+    assert (ops.normalize(x) == 0.5).all()
 
 
 def test_full_smoothing_of_an_impossible_target_is_infinite_here_and_nan_in_torch():
@@ -632,6 +713,7 @@ def torch_batch_norm(x, mean, var, weight=None, bias=None, eps=1e-5):
 TORCH: dict[str, Callable[..., Any]] = {
     "conv2d": F.conv2d, "im2col": F.unfold, "linear": F.linear, "batch_norm": torch_batch_norm,
     "layer_norm": F.layer_norm, "normalize": F.normalize, "avg_pool2d": F.avg_pool2d, "max_pool2d": F.max_pool2d,
+    "adaptive_avg_pool2d": F.adaptive_avg_pool2d, "adaptive_max_pool2d": F.adaptive_max_pool2d,
     "softmax": F.softmax, "log_softmax": F.log_softmax, "gelu": F.gelu, "relu": F.relu, "silu": F.silu, "mish": F.mish,
     "selu": F.selu, "leaky_relu": F.leaky_relu, "sigmoid": torch.sigmoid, "relu6": F.relu6, "tanh": torch.tanh,
     "erf": torch.erf, "cross_entropy": F.cross_entropy, "mse_loss": F.mse_loss,
@@ -668,6 +750,15 @@ BOTH_REFUSE = [
             (X[0, 0], 3), (X[None], 3), (X, 0), (X, 3, 0), (X, 3, 1, -1), (X, 3, 1, 2), (X, (4, 3), 1, (1, 2)),
             (X, 9), (X, 3, 2.0), (X, (3, 2, 1)), (X > 0, 3), (X[:, :, :0], 3), (X[:, :, :0], 3, 1, 1),
             (X, 3, None, "same"), (None, 3), (X.tolist(), 3),
+        )
+    ),
+    *(
+        call(name, *arguments)
+        for name in ("adaptive_avg_pool2d", "adaptive_max_pool2d")
+        for arguments in (
+            (X[0, 0], 3), (X[None], 3), (X, -1), (X, (2, -1)), (X, 2.0), (X, (2.0, 3)), (X, True), (X, (True, 2)),
+            (X, (1, 2, 3)), (X, ()), (X, None), (X, "3"), (X.astype(int), 3), (X > 0, 3), (X[:, :, :0], 3),
+            (X[..., :0], 3), (X[:0, :, :0], 3), (X[:, :, :0], 0), (None, 3), (X.tolist(), 3),
         )
     ),
     call("avg_pool2d", X, (9, 6), (2, 6), ceil_mode=True), call("max_pool2d", X, (9, 6), (2, 6), ceil_mode=True),
@@ -750,6 +841,15 @@ BOTH_ACCEPT = [
             (X[:, :, :1], 3, 1, 1),
         )
     ),
+    *(
+        call(name, *arguments)
+        for name in ("adaptive_avg_pool2d", "adaptive_max_pool2d")
+        for arguments in (
+            (X, 3), (X, [3, 2]), (X, (9, 20)), (X[0], (2, 3)), (X[:0], 3), (X[0, :0], 3), (X[:, :, :1, :1], 4),
+            (X.astype(np.float16), (3, 2)),
+        )
+    ),
+    call("adaptive_avg_pool2d", X[:, :0], 3),
     call("avg_pool2d", X, (9, 6), ceil_mode=True), call("max_pool2d", X, (9, 6), (3, 6), ceil_mode=True),
     call("avg_pool2d", X, 3, divisor_override=-2), call("max_pool2d", X, 2, 1, 1, 2),
     call("linear", FIVE, MATRIX), call("linear", TOKENS[:0], MATRIX), call("linear", TOKENS, MATRIX[:0]),
@@ -772,13 +872,18 @@ BOTH_ACCEPT = [
     call("binary_cross_entropy_with_logits", LOGITS, PROBS, FOUR, reduction="none", pos_weight=np.array(2.0)),
 ]  # fmt: skip
 
-# Where we refuse and torch does not: it promotes types, broadcasts silently, or computes in whole numbers.
+# Where we refuse and torch does not: it promotes types, broadcasts silently, computes in whole numbers, or lets None
+# stand for as many cells as there are pixels.
 ONLY_WE_REFUSE = {
     "convolution of whole numbers": call("conv2d", X.astype(int), W.astype(int)),
     "a linear layer of whole numbers": call("linear", TOKENS.astype(int), MATRIX.astype(int)),
     "average pooling of whole numbers": call("avg_pool2d", X.astype(int), 3),
     "maximum pooling of whole numbers": call("max_pool2d", X.astype(int), 3),
     "an empty stride, for the kernel": call("avg_pool2d", X, 3, ()),
+    "the mean of no cells": call("adaptive_avg_pool2d", X, 0),
+    "the maximum of no cells": call("adaptive_max_pool2d", X, (3, 0)),
+    "means of as many rows as there are": call("adaptive_avg_pool2d", X, (None, 3)),
+    "maxima of as many columns as there are": call("adaptive_max_pool2d", X, (3, None)),
     **{f"{name} of whole numbers": call(name, np.arange(3)) for name in ("erf", "relu", "relu6", "sigmoid", "tanh")},
     "one bias for all outputs": call("linear", TOKENS, MATRIX, FIVE[:1]),
     "a bias per token": call("linear", TOKENS, MATRIX, normal(4, 6)),
@@ -802,6 +907,10 @@ ONLY_TORCH_REFUSES = {
     "columns of no channels": call("im2col", X[:, :0], 3),
     "average pooling of no channels": call("avg_pool2d", X[:, :0], 3),
     "maximum pooling of no channels": call("max_pool2d", X[:, :0], 3),
+    "adaptive maximum pooling of no channels": call("adaptive_max_pool2d", X[:, :0], 3),
+    "a number of mean cells in a tuple of one": call("adaptive_avg_pool2d", X, (3,)),
+    "a number of maximum cells in a tuple of one": call("adaptive_max_pool2d", X, (3,)),
+    "a number of cells that is NumPy's": call("adaptive_avg_pool2d", X, np.int64(3)),
 }
 
 

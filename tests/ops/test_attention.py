@@ -179,65 +179,119 @@ EQ, EK, WG = draw(6, 2, 5, 3), draw(7, 2, 5, 3), draw(8, 3, 1)
 def test_efficient_additive_attention_on_numbers_worked_by_hand():
     query, key = np.array([[[3.0, 4.0], [0.0, 2.0]]]), np.array([[[0.0, -5.0], [8.0, 6.0]]])
     # unit queries (0.6, 0.8) and (0, 1), their sum (0.6, 1.8); unit keys (0, -1) and (0.8, 0.6)
-    out = ops.efficient_additive_attention(query, key, np.array([[1.0], [1.0]]))
+    out, unit = ops.efficient_additive_attention(query, key, np.array([[1.0], [1.0]]))
     assert_same(out, np.array([[[0.0, -1.8], [0.48, 1.08]]]))
+    assert_same(unit, np.array([[[0.6, 0.8], [0.0, 1.0]]]))
 
 
 def test_l2_weights_on_numbers_worked_by_hand():
     query, key = np.array([[[3.0, 4.0], [0.0, 2.0]]]), np.array([[[0.0, -5.0], [8.0, 6.0]]])
     # with w_g = (5, 0) the unit queries (0.6, 0.8) and (0, 1) score 3 and 0, so their weights are 1 and 0
-    out = ops.efficient_additive_attention(query, key, np.array([[5.0], [0.0]]), "l2")
+    out, unit = ops.efficient_additive_attention(query, key, np.array([[5.0], [0.0]]), "l2")
     assert_same(out, np.array([[[0.0, -0.8], [0.48, 0.48]]]))
+    assert_same(unit, np.array([[[0.6, 0.8], [0.0, 1.0]]]))
     # with w_g = (-5/3, 5) they score 3 and 5; the common factor 1/sqrt(2) falls out of the norm
-    out = ops.efficient_additive_attention(query, key, np.array([[-5 / 3], [5.0]]), "l2")
+    out, _ = ops.efficient_additive_attention(query, key, np.array([[-5 / 3], [5.0]]), "l2")
     first, second = 3 / math.sqrt(34), 5 / math.sqrt(34)
     total = (0.6 * first, 0.8 * first + second)
     assert_same(out, np.array([[[0.0, -total[1]], [0.8 * total[0], 0.6 * total[1]]]]))
 
 
 def loop_additive(weights_of):
-    out = np.zeros_like(EQ)
+    out, unit = np.zeros_like(EQ), np.zeros_like(EQ)
     for b in range(len(EQ)):
-        queries = [q / math.sqrt(sum(q * q)) for q in EQ[b]]
-        scores = [sum(q * WG[:, 0]) / math.sqrt(3) for q in queries]
-        total = sum(w * q for w, q in zip(weights_of(scores), queries))
+        unit[b] = [q / math.sqrt(sum(q * q)) for q in EQ[b]]
+        scores = [sum(q * WG[:, 0]) / math.sqrt(3) for q in unit[b]]
+        total = sum(w * q for w, q in zip(weights_of(scores), unit[b]))
         for n, k in enumerate(EK[b]):
             out[b, n] = total * k / math.sqrt(sum(k * k))
-    return out
+    return out, unit
+
+
+def assert_both_same(actual, expected, tolerance=1e-13):
+    for ours, wanted in zip(actual, expected, strict=True):
+        assert_same(ours, wanted, tolerance)
 
 
 def test_efficient_additive_attention_equals_its_loops_for_both_norms():
     ones = loop_additive(lambda scores: [1.0] * len(scores))
-    assert_same(ops.efficient_additive_attention(EQ, EK, WG), ones)
-    assert_same(ops.efficient_additive_attention(EQ, EK, WG, "ones"), ones)
+    assert_both_same(ops.efficient_additive_attention(EQ, EK, WG), ones)
+    assert_both_same(ops.efficient_additive_attention(EQ, EK, WG, "ones"), ones)
     l2 = loop_additive(lambda scores: np.array(scores) / math.sqrt(sum(s * s for s in scores)))
-    assert_same(ops.efficient_additive_attention(EQ, EK, WG, "l2"), l2)
-    assert np.abs(ones - l2).max() > 0.1
+    assert_both_same(ops.efficient_additive_attention(EQ, EK, WG, "l2"), l2)
+    assert np.abs(ones[0] - l2[0]).max() > 0.1
+
+
+@pytest.mark.parametrize("norm", ["ones", "l2"])
+def test_the_second_value_is_the_queries_scaled_to_length_one(norm):
+    _, unit = ops.efficient_additive_attention(EQ, EK, WG, norm)
+    assert_same(unit, ops.normalize(EQ, dim=-1), 0)
+    np.testing.assert_allclose(np.square(unit).sum(-1), 1, rtol=1e-14)
 
 
 def test_with_ones_the_weights_w_g_do_nothing():
     out = ops.efficient_additive_attention(EQ, EK, WG, "ones")
-    for seed in (9, 10):
-        assert_same(ops.efficient_additive_attention(EQ, EK, draw(seed, 3, 1) * 100, "ones"), out, 0)
-    other = ops.efficient_additive_attention(EQ, EK, draw(9, 3, 1), "l2")
-    assert np.abs(other - ops.efficient_additive_attention(EQ, EK, WG, "l2")).max() > 0.01
+    for other in (draw(9, 3, 1) * 100, -WG, WG * 0, np.full((3, 1), 1e200), np.array([[0.0], [-3.0], [1e-200]])):
+        assert_both_same(ops.efficient_additive_attention(EQ, EK, other, "ones"), out, 0)
+
+
+def test_with_l2_the_weights_w_g_count_up_to_a_positive_factor():
+    out, unit = ops.efficient_additive_attention(EQ, EK, WG, "l2")
+    for factor in (1e-6, 0.5, 3.0, 1e100):
+        assert_both_same(ops.efficient_additive_attention(EQ, EK, WG * factor, "l2"), (out, unit))
+    assert_both_same(ops.efficient_additive_attention(EQ, EK, WG * -2, "l2"), (-out, unit))
+    for other in (draw(9, 3, 1), WG[::-1], WG + 0.5):
+        assert np.abs(ops.efficient_additive_attention(EQ, EK, other, "l2")[0] - out).max() > 0.01
+
+
+def test_with_l2_and_a_w_g_of_zero_nothing_is_attended_to():
+    out, unit = ops.efficient_additive_attention(EQ, EK, WG * 0, "l2")
+    assert_same(out, np.zeros_like(EQ))
+    assert_same(unit, ops.normalize(EQ, dim=-1), 0)
+
+
+@pytest.mark.parametrize(("norm", "growth"), [("ones", 4.0), ("l2", 2.0)])
+def test_the_global_query_grows_with_the_tokens_or_with_the_root_of_their_number(norm, growth):
+    # the same five tokens four times over: a sum of weights 1 is four times, one of weights of length 1 twice as long
+    out, unit = ops.efficient_additive_attention(EQ, EK, WG, norm)
+    more, again = (np.tile(x, (1, 4, 1)) for x in (EQ, EK))
+    wanted = np.tile(growth * out, (1, 4, 1)), np.tile(unit, (1, 4, 1))
+    assert_both_same(ops.efficient_additive_attention(more, again, WG, norm), wanted)
+
+
+@pytest.mark.parametrize("norm", ["ones", "l2"])
+def test_efficient_additive_attention_follows_a_reordering_of_the_tokens(norm):
+    order = np.array([3, 0, 4, 2, 1])
+    out, unit = ops.efficient_additive_attention(EQ, EK, WG, norm)
+    moved = ops.efficient_additive_attention(EQ[:, order], EK[:, order], WG, norm)
+    assert_both_same(moved, (out[:, order], unit[:, order]))
 
 
 def test_efficient_additive_attention_ignores_the_lengths_of_queries_and_keys():
     for norm in ("ones", "l2"):
-        out = ops.efficient_additive_attention(EQ, EK, WG, norm)
+        plain = ops.efficient_additive_attention(EQ, EK, WG, norm)
         lengths = np.exp(draw(9, 2, 5, 1))
-        assert_same(ops.efficient_additive_attention(EQ * lengths, EK / lengths, WG, norm), out)
+        assert_both_same(ops.efficient_additive_attention(EQ * lengths, EK / lengths, WG, norm), plain)
 
 
-def test_efficient_additive_attention_shows_what_happens_inside_and_takes_replacements():
+def test_thousands_of_tokens_are_added_up_without_losing_digits():
+    query, key = (draw(seed, 1, 30000, 2, dtype=np.float32, shift=2.0) for seed in (6, 7))
+    w_g = np.ones((2, 1), np.float32)
+    for norm in ("ones", "l2"):
+        out, unit = ops.efficient_additive_attention(query, key, w_g, norm)
+        exact = ops.efficient_additive_attention(*(a.astype(np.float64) for a in (query, key, w_g)), norm)
+        assert_same(out.astype(np.float64), exact[0], 4e-7)
+        assert_same(unit.astype(np.float64), exact[1], 2e-7)
+
+
+def test_efficient_additive_attention_shows_what_happens_inside():
     seen: dict[str, np.ndarray] = {}
 
     def look(name, value):
         seen[name] = value.copy()
         return value
 
-    out = ops.efficient_additive_attention(EQ, EK, WG, "l2", tap=look)
+    out, unit = ops.efficient_additive_attention(EQ, EK, WG, "l2", tap=look)
     assert list(seen) == ["query", "key", "weights", "global_query"]
     assert_same(seen["query"], ops.normalize(EQ, dim=2))
     assert_same(seen["key"], ops.normalize(EK, dim=-1))
@@ -245,9 +299,20 @@ def test_efficient_additive_attention_shows_what_happens_inside_and_takes_replac
     np.testing.assert_allclose(np.square(seen["weights"]).sum(1), 1)
     assert_same(seen["global_query"], (seen["weights"] * seen["query"]).sum(1, keepdims=True))
     assert_same(seen["global_query"] * seen["key"], out)
-    for name in seen:
+    assert_same(seen["query"], unit, 0)
+    ops.efficient_additive_attention(EQ, EK, WG, "ones", look)
+    assert_same(seen["weights"], np.ones((2, 5, 1)), 0)
+
+
+def test_efficient_additive_attention_takes_replacements_and_gives_back_the_queries_it_was_told():
+    for name in ("query", "key", "weights", "global_query"):
         gone = ops.efficient_additive_attention(EQ, EK, WG, "l2", lambda n, v, name=name: v * 0 if n == name else v)
-        assert (gone == 0).all()
+        assert (gone[0] == 0).all()
+        assert_same(gone[1], np.zeros_like(EQ) if name == "query" else ops.normalize(EQ, dim=-1), 0)
+    told = draw(10, 2, 5, 3)  # of any length: it is not scaled again
+    out, unit = ops.efficient_additive_attention(EQ, EK, WG, tap=lambda n, v: told if n == "query" else v)
+    assert unit is told
+    assert_same(out, told.sum(1, keepdims=True) * ops.normalize(EK, dim=-1))
 
 
 BAD_ADDITIVE = {
@@ -321,6 +386,7 @@ def test_squeeze_excite_shows_squeeze_and_gate_and_takes_replacements():
     out = ops.squeeze_excite(X, *SQUEEZE, tap=look)
     assert list(seen) == ["squeeze", "gate"]
     assert_same(seen["squeeze"], X.mean((2, 3), keepdims=True))
+    assert_same(seen["squeeze"], ops.adaptive_avg_pool2d(X, 1), 0)
     assert_same(X * seen["gate"], out)
     open_gate = ops.squeeze_excite(X, *SQUEEZE, tap=lambda name, value: value * 0 + 1 if name == "gate" else value)
     assert_same(open_gate, X)

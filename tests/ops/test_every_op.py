@@ -13,6 +13,8 @@ from .helpers import draw, refuses, spread
 PICTURE = draw(1, 2, 4, 7, 6, shift=0.3)
 TOKENS = draw(2, 3, 5, 6)
 ARRAYS: dict[str, dict[str, np.ndarray]] = {
+    "adaptive_avg_pool2d": {"x": PICTURE},
+    "adaptive_max_pool2d": {"x": PICTURE},
     "avg_pool2d": {"x": PICTURE},
     "batch_norm": {
         "x": PICTURE, "running_mean": draw(3, 4), "running_var": spread(4, 4), "weight": draw(5, 4), "bias": draw(6, 4)
@@ -41,6 +43,8 @@ ARRAYS: dict[str, dict[str, np.ndarray]] = {
     "token_mean": {"x": TOKENS},
 }  # fmt: skip
 OTHERS: dict[str, dict[str, object]] = {
+    "adaptive_avg_pool2d": {"output_size": (3, 4)},
+    "adaptive_max_pool2d": {"output_size": (3, 4)},
     "avg_pool2d": {
         "kernel_size": (3, 2),
         "stride": (2, 1),

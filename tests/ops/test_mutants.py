@@ -31,6 +31,8 @@ conv2d, im2col, avg_pool2d, max_pool2d = ops.conv2d, ops.im2col, ops.avg_pool2d,
 batch_norm, layer_norm, real_linear = ops.batch_norm, ops.layer_norm, ops.linear
 cross_entropy, bias_index, same_padding = ops.cross_entropy, ops.attention_bias_index, ops.same_padding
 biased_attention, squeeze_excite = ops.biased_attention, ops.squeeze_excite
+additive_attention = ops.efficient_additive_attention
+adaptive_avg, adaptive_max = ops.adaptive_avg_pool2d, ops.adaptive_max_pool2d
 real_pair, pad2d, output_size, resolve_padding = window.pair, window.pad2d, window.output_size, window.resolve_padding
 real_counts = pool._counts
 
@@ -235,6 +237,61 @@ def floor_always(*args):
     return output_size(*args[:5])
 
 
+def cells_with(begin, end):
+    """Cells whose first pixel and the one after the last are reckoned otherwise, but never without a pixel."""
+
+    def edges(pixels, count):
+        firsts = [min(begin(i, pixels, count), pixels - 1) for i in range(count)]
+        return [slice(first, max(end(i + 1, pixels, count), first + 1)) for i, first in enumerate(firsts)]
+
+    def cells(x, grid):
+        for i, rows in enumerate(edges(x.shape[-2], grid[0])):
+            for j, columns in enumerate(edges(x.shape[-1], grid[1])):
+                yield i, j, x[..., rows, columns]
+
+    return cells
+
+
+def rounded_down(i, pixels, count):
+    return i * pixels // count
+
+
+def rounded_up(i, pixels, count):
+    return -(-i * pixels // count)
+
+
+def fixed_steps(i, pixels, count):
+    return i * max(pixels // count, 1)
+
+
+def cells_counted_across_first(pool_):
+    return lambda x, output_size: pool_(x, real_pair("output_size", output_size, 1)[::-1])
+
+
+def picture_on_its_side(pool_):
+    return lambda x, output_size: pool_(np.ascontiguousarray(x.swapaxes(-1, -2)), output_size)
+
+
+def average_by_one_divisor(x, output_size):
+    height, width = real_pair("output_size", output_size, 1)
+    out = np.empty((*x.shape[:-2], height, width), x.dtype)
+    for i, j, cell in pool._cells(x, (height, width)):
+        out[..., i, j] = cell.sum((-2, -1)) * (height * width / (x.shape[-2] * x.shape[-1]))
+    return out
+
+
+def average_in_the_dtype_of_x(x, output_size):
+    out = np.empty((*x.shape[:-2], *real_pair("output_size", output_size, 1)), x.dtype)
+    for i, j, cell in pool._cells(x, out.shape[-2:]):
+        out[..., i, j] = np.add.accumulate(cell.reshape(*x.shape[:-2], -1), -1)[..., -1]
+        out[..., i, j] /= x.dtype.type(cell.shape[-2] * cell.shape[-1])
+    return out
+
+
+def maximum_that_skips_nan(x, output_size):
+    return adaptive_max(np.where(np.isnan(x), x.dtype.type(-np.inf), x), output_size)
+
+
 POOLING = {
     "pool_mixer counts the padded border": Mutant(
         ops, "pool_mixer", pooled_with_border,
@@ -285,6 +342,90 @@ POOLING = {
         ops, "max_pool2d", dilation_ignored,
         (test_pool.test_dilated_windows_skip_pixels, test_naive.test_fast_maximum_pooling_equals_the_loops),
     ),
+    "a cell's first pixel is rounded up": Mutant(
+        pool, "_cells", cells_with(rounded_up, rounded_up),
+        (test_pool.test_cells_share_the_pixels_that_their_border_cuts,
+         test_pool.test_adaptive_average_on_numbers_worked_by_hand,
+         test_pool.test_adaptive_maximum_on_numbers_worked_by_hand,
+         test_naive.test_fast_adaptive_average_pooling_equals_the_loops),
+    ),
+    "a cell's last pixel is rounded down": Mutant(
+        pool, "_cells", cells_with(rounded_down, rounded_down),
+        (test_pool.test_cells_share_the_pixels_that_their_border_cuts,
+         test_pool.test_adaptive_average_on_numbers_worked_by_hand,
+         test_naive.test_fast_adaptive_average_pooling_equals_the_loops,
+         test_naive.test_fast_adaptive_maximum_pooling_equals_the_loops),
+    ),
+    "a cell's borders are both rounded the wrong way": Mutant(
+        pool, "_cells", cells_with(rounded_up, rounded_down),
+        (test_pool.test_more_cells_than_pixels_see_pixels_again,
+         test_naive.test_fast_adaptive_maximum_pooling_equals_the_loops),
+    ),
+    "cells are all as large as the first and leave the rest out": Mutant(
+        pool, "_cells", cells_with(fixed_steps, fixed_steps),
+        (test_pool.test_cells_share_the_pixels_that_their_border_cuts,
+         test_naive.test_fast_adaptive_maximum_pooling_equals_the_loops),
+    ),
+    "the average's cells are counted across, then down": Mutant(
+        ops, "adaptive_avg_pool2d", cells_counted_across_first(adaptive_avg),
+        (test_pool.test_a_pair_counts_cells_down_then_across,
+         test_naive.test_fast_adaptive_average_pooling_equals_the_loops),
+    ),
+    "the maximum's cells are counted across, then down": Mutant(
+        ops, "adaptive_max_pool2d", cells_counted_across_first(adaptive_max),
+        (test_pool.test_a_pair_counts_cells_down_then_across,
+         test_naive.test_fast_adaptive_maximum_pooling_equals_the_loops),
+    ),
+    "the averaged picture lies on its side": Mutant(
+        ops, "adaptive_avg_pool2d", picture_on_its_side(adaptive_avg),
+        (test_pool.test_adaptive_average_on_numbers_worked_by_hand,
+         test_naive.test_fast_adaptive_average_pooling_equals_the_loops),
+    ),
+    "the picture of the maximum lies on its side": Mutant(
+        ops, "adaptive_max_pool2d", picture_on_its_side(adaptive_max),
+        (test_pool.test_adaptive_maximum_on_numbers_worked_by_hand,
+         test_naive.test_fast_adaptive_maximum_pooling_equals_the_loops),
+    ),
+    "the adaptive maximum is a mean": Mutant(
+        ops, "adaptive_max_pool2d", adaptive_avg,
+        (test_pool.test_adaptive_maximum_on_numbers_worked_by_hand, test_pool.test_one_cell_is_the_whole_picture,
+         test_naive.test_fast_adaptive_maximum_pooling_equals_the_loops),
+    ),
+    "the adaptive average is a maximum": Mutant(
+        ops, "adaptive_avg_pool2d", adaptive_max,
+        (test_pool.test_adaptive_average_on_numbers_worked_by_hand,
+         test_pool.test_an_adaptive_average_lies_between_the_smallest_and_the_largest_pixel_of_its_cell),
+    ),
+    "the adaptive maximum begins at zero": Mutant(
+        ops, "adaptive_max_pool2d", lambda x, size: np.maximum(adaptive_max(x, size), 0),
+        (test_pool.test_adaptive_maximum_on_numbers_worked_by_hand,
+         test_naive.test_fast_adaptive_maximum_pooling_equals_the_loops),
+    ),
+    "the adaptive maximum hides NaN": Mutant(
+        ops, "adaptive_max_pool2d", maximum_that_skips_nan,
+        (test_pool.test_nan_wins_every_cell_and_minus_infinity_stays,
+         partial(test_pool.test_nan_and_infinity_reach_only_the_cells_that_see_them, "adaptive_max_pool2d")),
+    ),
+    "every cell is divided by the pixels of a mean cell": Mutant(
+        ops, "adaptive_avg_pool2d", average_by_one_divisor,
+        (test_pool.test_cells_share_the_pixels_that_their_border_cuts,
+         test_pool.test_more_cells_than_pixels_see_pixels_again,
+         test_naive.test_fast_adaptive_average_pooling_equals_the_loops),
+    ),
+    "the adaptive average adds up in float32": Mutant(
+        ops, "adaptive_avg_pool2d", average_in_the_dtype_of_x,
+        (test_pool.test_adaptive_average_rounds_a_float32_sum_only_once,
+         test_pool.test_the_mean_of_the_largest_float32_pixels_is_no_infinity),
+    ),
+    "the adaptive average comes out in float64": Mutant(
+        ops, "adaptive_avg_pool2d", lambda x, output_size: adaptive_avg(x.astype(np.float64), output_size),
+        (partial(test_every_op.check_dtype, "adaptive_avg_pool2d", np.float32),),
+    ),
+    "as many cells as pixels give back x itself": Mutant(
+        ops, "adaptive_max_pool2d", lambda x, size: x if x.shape[-2:] == size else adaptive_max(x, size),
+        (partial(test_pool.test_as_many_cells_as_pixels_give_the_picture_back_in_memory_of_its_own,
+                 "adaptive_max_pool2d"),),
+    ),
     "token_mean averages the channels": Mutant(
         ops, "token_mean", lambda x: x.mean(2), (test_pool.test_token_mean_averages_each_channel_over_its_tokens,)
     ),
@@ -330,6 +471,11 @@ def layer_norm_of_squares(x, shape, weight=None, bias=None, eps=1e-5):
 
 def eps_added_to_the_length(x, p=2.0, dim=1, eps=1e-12):
     return x / (np.linalg.norm(x, ord=p, axis=dim, keepdims=True) + eps)
+
+
+def length_in_the_dtype_of_x(x, p=2.0, dim=1, eps=1e-12):
+    length = np.sqrt(np.add.accumulate(np.square(x), dim).take([-1], dim))
+    return x / np.maximum(length, x.dtype.type(eps))
 
 
 NORMALISATION = {
@@ -394,6 +540,9 @@ NORMALISATION = {
     "normalize works along the last axis by default": Mutant(
         ops, "normalize", lambda x, p=2.0, dim=-1, eps=1e-12: normalize(x, p, dim, eps),
         (test_norm.test_normalize_works_along_the_second_axis_unless_told,),
+    ),
+    "normalize adds up in float32": Mutant(
+        ops, "normalize", length_in_the_dtype_of_x, (test_norm.test_normalize_adds_up_float32_squares_in_float64,)
     ),
     "normalize divides a zero vector by zero": Mutant(
         norm, "np", NumpyWith(maximum=lambda length, eps: length),
@@ -564,6 +713,94 @@ def tokens_normed_together(x, p=2.0, dim=1, eps=1e-12):
     return normalize(x, p, 1, eps)
 
 
+def additive_with(**faults):
+    """Additive attention written out again, with some of its steps done wrongly."""
+
+    def op(query, key, w_g, attention_norm="ones", tap=lambda name, value: value):
+        shown, k = tap("query", normalize(query, dim=-1)), tap("key", normalize(key, dim=-1))
+        q = faults.get("query", lambda shown, raw: shown)(shown, normalize(query, dim=-1))
+        scores = q @ w_g * query.dtype.type(query.shape[-1] ** -0.5)
+        wrongly = faults.get(attention_norm)
+        rightly = np.ones_like(scores) if attention_norm == "ones" else normalize(scores, dim=1)
+        weights = tap("weights", wrongly(scores) if wrongly else rightly)
+        add = faults.get("add", lambda x: x.sum(1, keepdims=True, dtype=np.float64).astype(x.dtype))
+        total = tap("global_query", add(weights * q))
+        return total * k, faults.get("back", lambda unit, raw, k, total: unit)(shown, query, k, total)
+
+    return op
+
+
+def last_of_a_running_sum(x):
+    return np.add.accumulate(x, 1)[:, -1:]
+
+
+LOOPS = test_attention.test_efficient_additive_attention_equals_its_loops_for_both_norms
+BACK = (
+    test_attention.test_efficient_additive_attention_on_numbers_worked_by_hand, LOOPS,
+    partial(test_attention.test_the_second_value_is_the_queries_scaled_to_length_one, "ones"),
+    partial(test_attention.test_the_second_value_is_the_queries_scaled_to_length_one, "l2"),
+)  # fmt: skip
+GROWTH = test_attention.test_the_global_query_grows_with_the_tokens_or_with_the_root_of_their_number
+ADDITIVE = {
+    "additive attention gives the queries back as they came": Mutant(
+        ops, "efficient_additive_attention", additive_with(back=lambda unit, raw, k, total: raw), BACK
+    ),
+    "additive attention gives the keys back": Mutant(
+        ops, "efficient_additive_attention", additive_with(back=lambda unit, raw, k, total: k), BACK
+    ),
+    "additive attention gives the global query back": Mutant(
+        ops, "efficient_additive_attention",
+        additive_with(back=lambda unit, raw, k, total: np.broadcast_to(total, k.shape)), BACK,
+    ),
+    "additive attention gives back queries that were not those of the tap": Mutant(
+        ops, "efficient_additive_attention", additive_with(back=lambda unit, raw, k, total: normalize(raw, dim=-1)),
+        (test_attention.test_efficient_additive_attention_takes_replacements_and_gives_back_the_queries_it_was_told,),
+    ),
+    "additive attention goes on with queries that were not those of the tap": Mutant(
+        ops, "efficient_additive_attention", additive_with(query=lambda shown, own: own),
+        (test_attention.test_efficient_additive_attention_takes_replacements_and_gives_back_the_queries_it_was_told,),
+    ),
+    "additive attention takes the mean over the tokens": Mutant(
+        ops, "efficient_additive_attention", additive_with(add=lambda x: x.mean(1, keepdims=True)),
+        (LOOPS, partial(GROWTH, "ones", 4.0), partial(GROWTH, "l2", 2.0)),
+    ),
+    "additive attention adds its tokens up in float32": Mutant(
+        ops, "efficient_additive_attention", additive_with(add=last_of_a_running_sum),
+        (test_attention.test_thousands_of_tokens_are_added_up_without_losing_digits,),
+    ),
+    "additive attention's ones are the scores themselves": Mutant(
+        ops, "efficient_additive_attention", additive_with(ones=lambda scores: scores),
+        (test_attention.test_with_ones_the_weights_w_g_do_nothing, LOOPS),
+    ),
+    "additive attention's ones are one over the number of tokens": Mutant(
+        ops, "efficient_additive_attention", additive_with(ones=lambda scores: np.ones_like(scores) / scores.shape[1]),
+        (partial(GROWTH, "ones", 4.0), LOOPS),
+    ),
+    "additive attention's l2 leaves the scores as they are": Mutant(
+        ops, "efficient_additive_attention", additive_with(l2=lambda scores: scores),
+        (test_attention.test_with_l2_the_weights_w_g_count_up_to_a_positive_factor,
+         test_attention.test_l2_weights_on_numbers_worked_by_hand, partial(GROWTH, "l2", 2.0)),
+    ),
+    "additive attention's l2 is a sum of ones": Mutant(
+        ops, "efficient_additive_attention", additive_with(l2=lambda scores: normalize(np.ones_like(scores), dim=1)),
+        (test_attention.test_with_l2_the_weights_w_g_count_up_to_a_positive_factor,
+         test_attention.test_with_l2_and_a_w_g_of_zero_nothing_is_attended_to),
+    ),
+    "additive attention's l2 drops the sign": Mutant(
+        ops, "efficient_additive_attention", additive_with(l2=lambda scores: normalize(np.abs(scores), dim=1)),
+        (test_attention.test_with_l2_the_weights_w_g_count_up_to_a_positive_factor, LOOPS),
+    ),
+    "additive attention's l2 is an l1": Mutant(
+        ops, "efficient_additive_attention", additive_with(l2=lambda scores: normalize(scores, 1.0, dim=1)),
+        (partial(GROWTH, "l2", 2.0), test_attention.test_l2_weights_on_numbers_worked_by_hand),
+    ),
+    "additive attention's l2 is a softmax over the tokens": Mutant(
+        ops, "efficient_additive_attention", additive_with(l2=lambda scores: softmax(scores, 1)),
+        (test_attention.test_with_l2_the_weights_w_g_count_up_to_a_positive_factor, partial(GROWTH, "l2", 2.0)),
+    ),
+}  # fmt: skip
+
+
 ATTENTION = {
     "the bias index counts columns by the height": Mutant(
         ops, "attention_bias_index", transposed_index,
@@ -626,6 +863,11 @@ ATTENTION = {
         attention, "softmax", lambda x, dim=-1: softmax(x, 1),
         (test_attention.test_with_ones_the_weights_w_g_do_nothing,
          test_attention.test_efficient_additive_attention_on_numbers_worked_by_hand),
+    ),
+    "squeeze_excite looks at each channel's maximum": Mutant(
+        attention, "adaptive_avg_pool2d", adaptive_max,
+        (test_attention.test_squeeze_excite_on_numbers_worked_by_hand,
+         test_attention.test_squeeze_excite_shows_squeeze_and_gate_and_takes_replacements),
     ),
     "SiLU as squeeze_excite's gate": Mutant(
         attention, "sigmoid", silu,
@@ -746,7 +988,8 @@ LOSSES = {
     ),
 }  # fmt: skip
 
-MUTANTS = CONVOLUTION | POOLING | NORMALISATION | ACTIVATIONS | ATTENTION | LOSSES
+FAMILIES = (CONVOLUTION, POOLING, NORMALISATION, ACTIVATIONS, ATTENTION, ADDITIVE, LOSSES)
+MUTANTS = {name: mutant for family in FAMILIES for name, mutant in family.items()}
 CASES = [
     pytest.param(mutant, test, id=f"{name}: {getattr(test, 'func', test).__name__}")
     for name, mutant in MUTANTS.items()
@@ -769,6 +1012,25 @@ def test_the_tests_that_catch_them_pass_without_them(test):
     test()
 
 
+# What the mutants above are bent from must be right where it is left straight.
+STRAIGHT = {
+    "cells": (pool, "_cells", cells_with(rounded_down, rounded_up)),
+    "additive attention": (ops, "efficient_additive_attention", additive_with()),
+}
+
+
+@pytest.mark.parametrize("what", STRAIGHT)
+def test_the_versions_that_are_bent_are_right_before_they_are(what, monkeypatch):
+    where, name, right = STRAIGHT[what]
+    tests = {
+        repr(test): test for mutant in MUTANTS.values() if mutant[:2] == (where, name) for test in mutant.caught_by
+    }
+    assert len(tests) > 3
+    monkeypatch.setattr(where, name, right)
+    for test in tests.values():
+        test()
+
+
 def test_no_mutant_shares_its_name_with_another():
-    assert len(MUTANTS) == sum(map(len, (CONVOLUTION, POOLING, NORMALISATION, ACTIVATIONS, ATTENTION, LOSSES)))
+    assert len(MUTANTS) == sum(map(len, FAMILIES))
     assert all(mutant.caught_by for mutant in MUTANTS.values())

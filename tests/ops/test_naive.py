@@ -53,6 +53,16 @@ def test_loop_pooling_on_numbers_worked_by_hand():
     ]
 
 
+def test_loop_adaptive_pooling_on_numbers_worked_by_hand():
+    x = pixels(2, 3)
+    # rows 0 and 1 both lie in the one cell; its columns are 0 1 and 1 2, for the middle one is cut in half
+    assert naive.adaptive_avg_pool2d(x, (1, 2)).tolist() == [[[[2.0, 3.0]]]]
+    assert naive.adaptive_max_pool2d(-x, (1, 2)).tolist() == [[[[0.0, -1.0]]]]
+    # three rows out of two: 0, then both, then 1
+    assert naive.adaptive_avg_pool2d(x, (3, 1)).tolist() == [[[[1.0], [2.5], [4.0]]]]
+    assert naive.adaptive_max_pool2d(x, (3, 1)).tolist() == [[[[2.0], [5.0], [5.0]]]]
+
+
 # --- fast against loops ----------------------------------------------------------------------------------------------
 
 
@@ -149,6 +159,23 @@ def test_fast_maximum_pooling_equals_the_loops(seed, dtype, batch, geometry, dil
     assert_same(fast, naive.max_pool2d(x, kernel, stride, padding, dilation, ceil_mode), 0)
 
 
+GRIDS = st.one_of(st.integers(1, 9), st.tuples(st.integers(1, 9), st.integers(1, 9)))
+
+
+@SETTINGS
+@given(SEED, DTYPE, BATCH, SIZES, GRIDS)
+def test_fast_adaptive_average_pooling_equals_the_loops(seed, dtype, batch, size, grid):
+    x = draw(seed, batch, 2, *size, dtype=dtype, shift=0.5)
+    assert_same(ops.adaptive_avg_pool2d(x, grid), naive.adaptive_avg_pool2d(x, grid), tolerance(dtype))
+
+
+@SETTINGS
+@given(SEED, DTYPE, BATCH, SIZES, GRIDS)
+def test_fast_adaptive_maximum_pooling_equals_the_loops(seed, dtype, batch, size, grid):
+    x = draw(seed, batch, 2, *size, dtype=dtype, shift=-2)
+    assert_same(ops.adaptive_max_pool2d(x, grid), naive.adaptive_max_pool2d(x, grid), 0)
+
+
 @SETTINGS
 @given(SEED, BATCH, SIZES, st.sampled_from([1, 3, 5]))
 def test_pool_mixer_equals_the_loops(seed, batch, size, pool_size):
@@ -157,9 +184,10 @@ def test_pool_mixer_equals_the_loops(seed, batch, size, pool_size):
     np.testing.assert_allclose(ops.pool_mixer(x, pool_size), slow, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["conv2d", "avg_pool2d", "max_pool2d"])
+@pytest.mark.parametrize("name", ["conv2d", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"])
 def test_the_twins_take_the_arguments_of_the_fast_ops_in_the_same_order(name):
     fast, slow = getattr(ops, name), getattr(naive, name)
     names = slow.__code__.co_varnames[: slow.__code__.co_argcount]
     assert names == fast.__code__.co_varnames[: len(names)]
-    assert slow.__defaults__ == fast.__defaults__[: len(slow.__defaults__)]
+    defaults = slow.__defaults__ or ()
+    assert defaults == (fast.__defaults__ or ())[: len(defaults)]

@@ -147,6 +147,14 @@ def test_eps_takes_the_place_of_a_shorter_length_and_is_not_added():
     assert_same(ops.normalize(x, eps=1.0), np.array([[0.6, 0.8], [0.3, 0.4]]))
 
 
+def test_normalize_adds_up_float32_squares_in_float64():
+    # each square is below the largest float32, their sum is not
+    assert_same(ops.normalize(np.full((1, 4), 1.5e19, np.float32)), np.full((1, 4), 0.5, np.float32), 0)
+    small = (2 + draw(6, 40000, 2)).astype(np.float32)
+    exact = ops.normalize(small.astype(np.float64), dim=0)
+    assert np.abs(ops.normalize(small, dim=0) / exact - 1).max() < 2.5e-7  # two roundings and half of one
+
+
 # --- infinity and NaN ------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -121,6 +123,112 @@ def test_nan_wins_the_maximum_and_minus_infinity_stays():
     np.testing.assert_array_equal(out, [[[[np.nan, np.nan, np.inf], [-np.inf, -np.inf, -np.inf]]]])
 
 
+# --- a grid of cells -------------------------------------------------------------------------------------------------
+
+ADAPTIVE = ["adaptive_avg_pool2d", "adaptive_max_pool2d"]
+
+
+def test_adaptive_average_on_numbers_worked_by_hand():
+    # three rows make 0 1 and 1 2, for half of the middle row lies in each; four columns make 0 1 and 2 3
+    for module in (ops, naive):
+        assert module.adaptive_avg_pool2d(pixels(3, 4), 2).tolist() == [[[[2.5, 4.5], [6.5, 8.5]]]]
+        assert module.adaptive_avg_pool2d(pixels(3, 4), 1).tolist() == [[[[5.5]]]]
+
+
+def test_adaptive_maximum_on_numbers_worked_by_hand():
+    for module in (ops, naive):
+        assert module.adaptive_max_pool2d(pixels(3, 4), 2).tolist() == [[[[5.0, 7.0], [9.0, 11.0]]]]
+        assert module.adaptive_max_pool2d(-1 - pixels(3, 4), 2).tolist() == [[[[-1.0, -3.0], [-5.0, -7.0]]]]
+
+
+def test_a_pair_counts_cells_down_then_across():
+    for module in (ops, naive):
+        assert module.adaptive_avg_pool2d(pixels(2, 6), (1, 3)).tolist() == [[[[3.5, 5.5, 7.5]]]]
+        assert module.adaptive_avg_pool2d(pixels(2, 6), (2, 1)).tolist() == [[[[2.5], [8.5]]]]
+        assert module.adaptive_max_pool2d(pixels(2, 6), (1, 3)).tolist() == [[[[7.0, 9.0, 11.0]]]]
+        assert module.adaptive_max_pool2d(pixels(2, 6), (2, 1)).tolist() == [[[[5.0], [11.0]]]]
+
+
+def test_cells_share_the_pixels_that_their_border_cuts():
+    for module in (ops, naive):
+        # 5 pixels in 2 cells: 1 2 3 and 3 4 5; in 3 cells: 1 2 and 2 3 4 and 4 5
+        assert module.adaptive_avg_pool2d(ROW, (1, 2)).ravel().tolist() == [2.0, 4.0]
+        assert module.adaptive_avg_pool2d(ROW, (1, 3)).ravel().tolist() == [1.5, 3.0, 4.5]
+        assert module.adaptive_max_pool2d(ROW, (1, 3)).ravel().tolist() == [2.0, 4.0, 5.0]
+        assert module.adaptive_max_pool2d(-ROW, (1, 3)).ravel().tolist() == [-1.0, -2.0, -4.0]
+
+
+def test_more_cells_than_pixels_see_pixels_again():
+    column = ROW.swapaxes(2, 3)
+    for module in (ops, naive):
+        # a cell is 5/7 of a pixel high: the first lies within pixel 1, the second reaches from there into pixel 2
+        wanted = [1.0, 1.5, 2.5, 3.0, 3.5, 4.5, 5.0]
+        assert module.adaptive_avg_pool2d(column, (7, 1)).ravel().tolist() == wanted
+        assert module.adaptive_max_pool2d(column, (7, 1)).ravel().tolist() == [1.0, 2.0, 3.0, 3.0, 4.0, 5.0, 5.0]
+        assert_same(module.adaptive_avg_pool2d(ROW, (1, 10)), ROW.repeat(2, 3), 0)
+        assert_same(module.adaptive_max_pool2d(ROW, (3, 5)), ROW.repeat(3, 2), 0)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_one_number_of_cells_is_for_both_axes(name):
+    pool = getattr(ops, name)
+    for same in ((3, 3), [3, 3], (3,), np.int64(3), np.array([3, 3])):
+        assert_same(pool(X, same), pool(X, 3), 0)
+    assert pool(X, (2, 5)).shape == (2, 4, 2, 5)
+
+
+def test_one_cell_is_the_whole_picture():
+    assert_same(ops.adaptive_avg_pool2d(X, 1), X.mean((2, 3), keepdims=True))
+    assert_same(ops.adaptive_max_pool2d(X, 1), X.max((2, 3), keepdims=True), 0)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_as_many_cells_as_pixels_give_the_picture_back_in_memory_of_its_own(name):
+    out = getattr(ops, name)(X, (7, 6))
+    assert_same(out, X, 0)
+    assert not np.shares_memory(out, X)
+
+
+def test_a_grid_that_divides_the_picture_is_a_pooling_with_a_stride_of_its_kernel():
+    assert_same(ops.adaptive_avg_pool2d(X[:, :, :6], (2, 3)), ops.avg_pool2d(X[:, :, :6], (3, 2)))
+    assert_same(ops.adaptive_max_pool2d(X[:, :, :6], (2, 3)), ops.max_pool2d(X[:, :, :6], (3, 2)), 0)
+
+
+def test_an_adaptive_average_lies_between_the_smallest_and_the_largest_pixel_of_its_cell():
+    for grid in ((2, 3), (3, 2), (5, 4)):
+        mean = ops.adaptive_avg_pool2d(X, grid)
+        assert (mean < ops.adaptive_max_pool2d(X, grid)).all()
+        assert (mean > -ops.adaptive_max_pool2d(-X, grid)).all()
+
+
+def test_adaptive_average_rounds_a_float32_sum_only_once():
+    x = (1000 + draw(2, 2, 3, 40, 31)).astype(np.float32)
+    exact = [math.fsum(picture.ravel()) / (40 * 31) for picture in x.reshape(6, 40, 31).astype(np.float64)]
+    assert_same(ops.adaptive_avg_pool2d(x, 1), np.reshape(exact, (2, 3, 1, 1)).astype(np.float32), 0)
+
+
+def test_the_mean_of_the_largest_float32_pixels_is_no_infinity():
+    x = np.full((1, 1, 2, 3), 3e38, np.float32)
+    assert_same(ops.adaptive_avg_pool2d(x, (1, 2)), x[:, :, :1, :2], 0)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_nan_and_infinity_reach_only_the_cells_that_see_them(name):
+    x = X[:1, :1].copy()
+    x[0, 0, 3, 2], x[0, 0, 0, 5], x[0, 0, 6, 0] = np.nan, np.inf, -np.inf
+    out = getattr(ops, name)(x, (2, 3))[0, 0]  # rows 0 1 2 3 and 3 4 5 6, columns 0 1 and 2 3 and 4 5
+    assert np.isnan(out).tolist() == [[False, True, False], [False, True, False]]
+    assert np.isposinf(out).tolist() == [[False, False, True], [False, False, False]]
+    assert np.isneginf(out).tolist() == [[False, False, False], [name == "adaptive_avg_pool2d", False, False]]
+
+
+def test_nan_wins_every_cell_and_minus_infinity_stays():
+    x = np.array([[[[1.0, np.nan, 3.0, np.inf, -np.inf, -np.inf]]]])
+    for module in (ops, naive):
+        out = module.adaptive_max_pool2d(x, (1, 3))
+        np.testing.assert_array_equal(out, [[[[np.nan, np.inf, -np.inf]]]])
+
+
 # --- the token mixer -----------------------------------------------------------------------------------------------
 
 
@@ -171,12 +279,16 @@ def test_an_unbatched_picture_pools_as_a_batch_of_one():
     assert_same(ops.avg_pool2d(X[0], 3, 2, 1), ops.avg_pool2d(X, 3, 2, 1)[0], 0)
     assert_same(ops.max_pool2d(X[0], 3, 2, 1), ops.max_pool2d(X, 3, 2, 1)[0], 0)
     assert_same(ops.pool_mixer(X[0]), ops.pool_mixer(X)[0], 0)
+    assert_same(ops.adaptive_avg_pool2d(X[0], (2, 5)), ops.adaptive_avg_pool2d(X, (2, 5))[0], 0)
+    assert_same(ops.adaptive_max_pool2d(X[0], (2, 5)), ops.adaptive_max_pool2d(X, (2, 5))[0], 0)
 
 
 def test_an_empty_batch_pools_to_an_empty_batch():
     assert ops.avg_pool2d(X[:0], 3, 2, 1).shape == (0, 4, 4, 3)
     assert ops.max_pool2d(X[:0], 3, 2, 1).shape == (0, 4, 4, 3)
     assert ops.pool_mixer(X[:0]).shape == (0, 4, 7, 6)
+    assert ops.adaptive_avg_pool2d(X[:0], (2, 5)).shape == (0, 4, 2, 5)
+    assert ops.adaptive_max_pool2d(X[:0], (2, 5)).shape == (0, 4, 2, 5)
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------
@@ -204,6 +316,37 @@ def test_both_poolings_refuse(name, case):
     args, kwargs, error, words = BAD_POOL[case]
     with refuses(error, *words):
         getattr(ops, name)(*args, **kwargs)
+
+
+BAD_ADAPTIVE = {
+    "a picture of rank 2": ((X[0, 0], 3), ValueError, ("x", "(B, C, H, W)", "(C, H, W)", "(7, 6)")),
+    "a picture of rank 5": ((X[None], 3), ValueError, ("x", "(B, C, H, W)", "(1, 2, 4, 7, 6)")),
+    "whole numbers": ((X.astype(int), 3), TypeError, ("x", "floats", "int64")),
+    "yes and no": ((X > 0, 3), TypeError, ("x", "floats", "bool")),
+    "a list": ((X.tolist(), 3), TypeError, ("x", "NumPy array", "list")),
+    "no rows": ((X[:, :, :0], 3), ValueError, ("x", "at least one pixel", "(2, 4, 0, 6)")),
+    "no columns": ((X[..., :0], 3), ValueError, ("x", "at least one pixel", "(2, 4, 7, 0)")),
+    "no pixels in no pictures": ((X[:0, :, :0], 3), ValueError, ("x", "at least one pixel", "(0, 4, 0, 6)")),
+    "no cells": ((X, 0), ValueError, ("output_size", "at least 1", "got 0")),
+    "no cells across": ((X, (3, 0)), ValueError, ("output_size", "at least 1", "(3, 0)")),
+    "less than no cells": ((X, -1), ValueError, ("output_size", "at least 1", "got -1")),
+    "a fractional number": ((X, 2.0), TypeError, ("output_size", "whole number", "2.0")),
+    "one fractional number": ((X, (2, 2.5)), TypeError, ("output_size", "whole number", "(2, 2.5)")),
+    "a yes": ((X, True), TypeError, ("output_size", "whole number", "True")),
+    "a number and a no": ((X, (2, False)), TypeError, ("output_size", "whole number", "(2, False)")),
+    "three numbers": ((X, (1, 2, 3)), TypeError, ("output_size", "two", "(1, 2, 3)")),
+    "no number": ((X, ()), TypeError, ("output_size", "two", "()")),
+    "a word": ((X, "all"), TypeError, ("output_size", "whole number", "'all'")),
+    "nothing": ((X, None), TypeError, ("output_size", "whole number", "None")),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize("case", BAD_ADAPTIVE)
+def test_both_adaptive_poolings_refuse(name, case):
+    args, error, words = BAD_ADAPTIVE[case]
+    with refuses(error, *words):
+        getattr(ops, name)(*args)
 
 
 def test_avg_pool2d_refuses_a_divisor_of_zero_or_a_fraction():

@@ -79,13 +79,13 @@ def _rename(key: str, rules: Rules) -> str | None:
             beginning = rule.name(*(int(group) if group.isdigit() else group for group in match.groups()))
         if beginning is None:
             continue
-        rest: str | None = key[match.end() :]
+        rest = key[match.end() :]
         if rule.inside:
-            rest = _rename(key[match.end() :], rule.inside)
-        elif rest not in (ARRAYS if beginning.endswith(".") else ("",)):
-            continue
-        if rest is not None:
-            return beginning + rest
+            ending = _rename(rest, rule.inside)
+        else:
+            ending = rest if rest in (ARRAYS if beginning.endswith(".") else ("",)) else None
+        if ending is not None:
+            return beginning + ending
     return None
 
 
@@ -99,8 +99,8 @@ def efficientnet_blocks(keys: list[str], block: str, mark: str, expanding: Rules
     """EfficientNet's blocks where every stage counts its own: here one count runs through all stages.
 
     `block` is the pattern that a block's keys begin with, its groups stage and index. Blocks of the first stage have
-    no expansion, and elsewhere the layers after it are then numbered one lower, so they need a table of their own;
-    `mark` follows `block` only in keys of blocks that have one.
+    no expansion; as other libraries number a block's layers, all that follow are then one lower, hence two tables.
+    `mark` follows `block` only in keys of blocks that have an expansion.
     """
     name = {place: f"efficientnet.encoder.blocks.{n}." for n, place in enumerate(sorted(places(keys, block)))}
     expanded = places(keys, block + mark)
