@@ -141,13 +141,13 @@ EFFICIENTNETS = {
     "efficientnet-b6": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b6")),
     "efficientnet-b7": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b7")),
     "efficientnet-b8": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b8")),
-    "net-odd-sizes": Case(NET, (3, 3, 97, 130), {**NARROW, "depthwise_padding": [1, 5, 40]}, draws=8),
-    "net-tf-same": Case(NET, (3, 3, 97, 130), {**NARROW, "padding": "tf-same-dynamic", "hidden_act": "gelu"}, draws=8),
+    "net-odd-sizes": Case(NET, (3, 3, 97, 130), {**NARROW, "depthwise_padding": [1, 5, 40]}, draws=4),
+    "net-tf-same": Case(NET, (3, 3, 97, 130), {**NARROW, "padding": "tf-same-dynamic", "hidden_act": "gelu"}, draws=4),
     "net-symmetric-torch-eps": Case(
-        NET, (2, 3, 98, 131), {**NARROW, "padding": "symmetric", "batch_norm_eps": 1e-5, "hidden_act": "mish"}, draws=8
+        NET, (2, 3, 98, 131), {**NARROW, "padding": "symmetric", "batch_norm_eps": 1e-5, "hidden_act": "mish"}, draws=4
     ),
     "net-max-pooling-grey": Case(
-        NET, (2, 1, 101, 64), {**NARROW, "pooling_type": "max", "num_channels": 1, "hidden_act": "relu"}, draws=8
+        NET, (2, 1, 101, 64), {**NARROW, "pooling_type": "max", "num_channels": 1, "hidden_act": "relu"}, draws=4
     ),
     "net-other-ratios": Case(
         NET,
@@ -156,7 +156,7 @@ EFFICIENTNETS = {
             **NARROW, "squeeze_expansion_ratio": 0.6, "expand_ratios": [1, 4, 1, 3, 2, 5, 1],
             "kernel_sizes": [5, 7, 3, 5, 3, 3, 7], "strides": [2, 1, 2, 1, 1, 2, 1], "batch_norm_eps": 0.1,
         },
-        draws=8,
+        draws=4,
     ),
     "net-three-stages": Case(
         BARE_NET,
@@ -165,7 +165,7 @@ EFFICIENTNETS = {
             **THREE_STAGES, "kernel_sizes": [3, 5, 3], "strides": [1, 2, 2], "expand_ratios": [2, 3, 1],
             "num_channels": 4, "pooling_type": "max", "hidden_act": "gelu_new", "squeeze_expansion_ratio": 0.06,
         },
-        draws=8,
+        draws=4,
     ),
     "net-one-label": Case(
         NET,
@@ -174,7 +174,7 @@ EFFICIENTNETS = {
             **THREE_STAGES, "kernel_sizes": [5, 5, 5], "strides": [2, 1, 2], "expand_ratios": [1, 1, 6],
             "num_labels": 1, "hidden_act": "quick_gelu", "depthwise_padding": [0],
         },
-        draws=8,
+        draws=4,
     ),
 }  # fmt: skip
 

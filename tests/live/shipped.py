@@ -19,7 +19,7 @@ def oracle_model(name: str, dtype: torch.dtype) -> torch.nn.Module:
     return model.to(dtype).eval()
 
 
-def sample_input(name: str) -> np.ndarray:
-    """Three of the shipped pictures as that model's processor prepares them."""
-    pictures = [load_image(path) for path in list(sample_pictures())[:3]]
+def sample_input(name: str, count: int = 3) -> np.ndarray:
+    """The first of the shipped pictures as that model's processor prepares them."""
+    pictures = [load_image(path) for path in list(sample_pictures())[:count]]
     return AutoImageProcessor.from_pretrained(name)(pictures, return_tensors="np")["pixel_values"]

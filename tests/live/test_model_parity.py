@@ -11,26 +11,31 @@ from npformer.assets import shipped_models  # noqa: E402
 from tests.live import oracle, shipped  # noqa: E402
 from tests.support import CASES, TOLERANCE, fill, pixel_values  # noqa: E402
 
-FLOOR = 2.0**-23  # of a layer's largest value, a float32 in its last place: less is rounding, whoever computes
+FLOOR = 1e-7  # of a layer's largest value: errors below are rounding, whoever computes
+FEW = 10_000
 ROWS: list[str] = []
 
 
-def error(values, truth):
-    return {name: float(np.abs(values[name] - truth[name]).max()) for name in truth}
-
-
-def errors(truth, theirs32, ours64, ours32):
-    """Every layer's largest value, and its largest error in three runs: our float64, PyTorch's float32, ours."""
+def differences(truth, theirs32, ours64, ours32):
+    """For every layer its largest value, and the errors of three runs: our float64, PyTorch's float32, ours."""
     assert list(ours64) == list(truth), "the same names, in the order PyTorch computes them"
     assert all(ours64[key].shape == value.shape for key, value in truth.items())
-    largest = {key: float(np.abs(value).max()) for key, value in truth.items()}
-    return largest, error(ours64, truth), error(theirs32, truth), error(ours32, truth)
+    return {
+        key: [float(np.abs(value).max()), *((run[key] - value).reshape(-1) for run in (ours64, theirs32, ours32))]
+        for key, value in truth.items()
+    }
 
 
 def judge(name, draws):
     """Check one model's errors, all draws of a layer taken as one; adds a row to the printed table."""
-    largest, *runs = ({key: max(run[key] for run in runs) for key in runs[0]} for runs in zip(*draws))
-    exact, theirs, ours = ({key: run[key] / largest[key] for key in run} for run in runs)
+    exact, theirs, ours = {}, {}, {}
+    for key in draws[0]:
+        largest = max(draw[key][0] for draw in draws)
+        error64, error_theirs, error_ours = (np.concatenate([draw[key][i] for draw in draws]) for i in (1, 2, 3))
+        exact[key] = np.abs(error64).max() / largest
+        # Of a few numbers the largest error is a matter of luck: there the root mean square is compared.
+        measure = np.max if error_ours.size >= FEW else root_mean_square
+        theirs[key], ours[key] = measure(np.abs(error_theirs)) / largest, measure(np.abs(error_ours)) / largest
     worst = max(exact, key=exact.get)
     ratio = {key: ours[key] / max(theirs[key], FLOOR / 2) for key in ours}
     steep = max(ratio, key=ratio.get)
@@ -43,9 +48,13 @@ def judge(name, draws):
     assert not beyond, beyond
 
 
+def root_mean_square(errors):
+    return np.sqrt(np.mean(errors.astype(np.float64) ** 2))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_layer_equals_pytorch(name):
-    judge(name, [errors(*four_runs(CASES[name], draw)) for draw in range(CASES[name].draws)])
+    judge(name, [differences(*four_runs(CASES[name], draw)) for draw in range(CASES[name].draws)])
 
 
 def four_runs(case, draw):
@@ -65,12 +74,12 @@ def four_runs(case, draw):
 
 @pytest.mark.parametrize("name", shipped_models())
 def test_every_layer_of_a_shipped_model_equals_pytorch(name):
-    inputs = shipped.sample_input(name)
+    inputs = shipped.sample_input(name, count=12)
     model = AutoModelForImageClassification.from_pretrained(name)
     truth = oracle.record(shipped.oracle_model(name, torch.float64), inputs.astype(np.float64))
     theirs32 = oracle.record(shipped.oracle_model(name, torch.float32), inputs)
     ours64 = record(model.astype(np.float64), inputs.astype(np.float64))
-    judge(name, [errors(truth, theirs32, ours64, record(model, inputs))])
+    judge(name, [differences(truth, theirs32, ours64, record(model, inputs))])
 
 
 @pytest.mark.parametrize("name", CASES)
