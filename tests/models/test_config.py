@@ -1,18 +1,29 @@
-"""EfficientFormerConfig: the documented settings and defaults, labels, JSON, and what is refused."""
+"""The three families' configs: the documented settings and defaults, labels, JSON, and what is refused."""
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from npformer import EfficientFormerConfig, EfficientFormerForImageClassificationWithTeacher, EfficientFormerModel, ops
+from npformer import (
+    EfficientFormerConfig,
+    EfficientFormerForImageClassificationWithTeacher,
+    EfficientFormerModel,
+    EfficientNetConfig,
+    SwiftFormerConfig,
+    ops,
+)
 from npformer.models.config import PROBLEM_TYPES
 from npformer.models.efficientformer import VARIANTS, picture_side, token_grid
+from npformer.models.efficientnet import PADDINGS
 from tests import tiny
+from tests.support import BARE_NET, BARE_SWIFT
 
 DEFAULTS: dict[str, Any] = {
     "depths": [3, 2, 6, 4],
@@ -388,3 +399,295 @@ def test_a_config_spoilt_later_is_refused_by_the_model() -> None:
         EfficientFormerModel(config)
     with pytest.raises(TypeError, match="config must be EfficientFormerConfig, got dict"):
         EfficientFormerModel({"dim": 448})  # type: ignore[arg-type]
+
+
+# --- EfficientNet and SwiftFormer ------------------------------------------------------------------------------------
+
+NET_DEFAULTS: dict[str, Any] = {
+    "num_channels": 3,
+    "image_size": 600,
+    "width_coefficient": 2.0,
+    "depth_coefficient": 3.1,
+    "depth_divisor": 8,
+    "kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
+    "in_channels": [32, 16, 24, 40, 80, 112, 192],
+    "out_channels": [16, 24, 40, 80, 112, 192, 320],
+    "depthwise_padding": [],
+    "strides": [1, 2, 2, 2, 1, 2, 1],
+    "num_block_repeats": [1, 2, 2, 3, 3, 4, 1],
+    "expand_ratios": [1, 6, 6, 6, 6, 6, 6],
+    "squeeze_expansion_ratio": 0.25,
+    "hidden_act": "swish",
+    "hidden_dim": 2560,
+    "pooling_type": "mean",
+    "initializer_range": 0.02,
+    "batch_norm_eps": 0.001,
+    "batch_norm_momentum": 0.99,
+    "dropout_rate": 0.5,
+    "drop_connect_rate": 0.2,
+}
+NET_OTHERS = {
+    "num_channels": 1, "image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 1, "depth_divisor": 4,
+    "kernel_sizes": [5, 7], "in_channels": [32, 20], "out_channels": [20, 36], "depthwise_padding": [1],
+    "strides": [2, 1], "num_block_repeats": [2, 1], "expand_ratios": [3, 1], "squeeze_expansion_ratio": 0.5,
+    "hidden_act": "relu", "hidden_dim": 640, "pooling_type": "max", "initializer_range": 0.5, "batch_norm_eps": 1e-5,
+    "batch_norm_momentum": 0.1, "dropout_rate": 0.0, "drop_connect_rate": 0,
+}  # fmt: skip
+SWIFT_DEFAULTS: dict[str, Any] = {
+    "image_size": 224,
+    "num_channels": 3,
+    "depths": [3, 3, 6, 4],
+    "embed_dims": [48, 56, 112, 220],
+    "mlp_ratio": 4,
+    "downsamples": [True, True, True, True],
+    "hidden_act": "gelu",
+    "down_patch_size": 3,
+    "down_stride": 2,
+    "down_pad": 1,
+    "drop_path_rate": 0.0,
+    "drop_mlp_rate": 0.0,
+    "drop_conv_encoder_rate": 0.0,
+    "use_layer_scale": True,
+    "layer_scale_init_value": 1e-05,
+    "batch_norm_eps": 1e-05,
+}
+SWIFT_OTHERS = {
+    "image_size": 64, "num_channels": 1, "depths": [1, 2], "embed_dims": [4, 6], "mlp_ratio": 2.5,
+    "downsamples": [False], "hidden_act": "relu", "down_patch_size": [5, 3], "down_stride": 3, "down_pad": [2, 0],
+    "drop_path_rate": 0.1, "drop_mlp_rate": 0.2, "drop_conv_encoder_rate": 0.3, "use_layer_scale": False,
+    "layer_scale_init_value": -0.5, "batch_norm_eps": 1e-3,
+}  # fmt: skip
+NEWER = {  # class: documented defaults, other values for every setting, and settings that are our own
+    EfficientNetConfig: (NET_DEFAULTS, NET_OTHERS, {"padding": "hf-static"}),
+    SwiftFormerConfig: (SWIFT_DEFAULTS, SWIFT_OTHERS, {"attention_norm": "ones"}),
+}
+
+
+@pytest.mark.parametrize("cls", NEWER)
+def test_documented_settings_and_defaults_in_their_order(cls: Any) -> None:
+    defaults, _, own = NEWER[cls]
+    given = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "kwargs"}
+    assert [(name, list(v) if isinstance(v, tuple) else v) for name, v in given.items()] == list(
+        {**defaults, **own}.items()
+    )
+    common = {name: value for name, value in COMMON.items() if name != "hidden_size"}
+    computed = {"num_hidden_layers": 64} if cls is EfficientNetConfig else {}
+    expected = {**defaults, **own, **common, **computed, "model_type": cls.model_type}
+    assert cls().to_dict() == expected
+    assert cls.model_type == cls.__name__.removesuffix("Config").lower()
+
+
+@pytest.mark.parametrize("cls", NEWER)
+def test_every_setting_can_be_given_by_name_or_in_order(cls: Any) -> None:
+    defaults, others, _ = NEWER[cls]
+    assert others.keys() == defaults.keys()
+    for config in (cls(**others), cls(*others.values())):
+        assert {name: getattr(config, name) for name in others} == others
+
+
+@pytest.mark.parametrize("cls", NEWER)
+def test_newer_configs_survive_being_saved(cls: Any, tmp_path: Path) -> None:
+    _, others, own = NEWER[cls]
+    changed = {"padding": "symmetric"} if cls is EfficientNetConfig else {"attention_norm": "l2"}
+    assert changed.keys() == own.keys()
+    labels = {0: "Größe", 1: "名"}
+    config = cls(**others, **changed, id2label=labels, output_hidden_states=True, problem_type="regression", top1=77.1)
+    config.save_pretrained(tmp_path)
+    again = cls.from_pretrained(tmp_path)
+    assert again.to_dict() == config.to_dict()
+    assert (again.id2label, again.top1) == (labels, 77.1)
+    assert json.loads(config.to_json_string()) == json.loads((tmp_path / "config.json").read_text())
+    assert (
+        cls.from_pretrained(tmp_path, num_labels=3, **own).to_dict()
+        == cls(
+            **others, **own, num_labels=3, output_hidden_states=True, problem_type="regression", top1=77.1
+        ).to_dict()
+    )
+
+
+@pytest.mark.parametrize("cls", NEWER)
+def test_lists_of_newer_configs_are_their_own(cls: Any) -> None:
+    defaults, _, _ = NEWER[cls]
+    lists = {name: list(value) for name, value in defaults.items() if isinstance(value, list)}
+    config = cls(**lists)
+    for name, value in lists.items():
+        value.append(1)
+        config.to_dict()[name].append(1)
+        assert getattr(config, name) == getattr(cls(**{name: tuple(defaults[name])}), name) == defaults[name]
+        getattr(config, name).append(1)
+    assert {name: getattr(cls(), name) for name in lists} == {name: defaults[name] for name in lists}
+
+
+def test_settings_of_old_files_are_kept_and_of_no_effect() -> None:
+    """Files of the first conversions hold keys that were renamed later."""
+    net = EfficientNetConfig.from_dict({"model_type": "efficientnet", "pooling": "avg", "num_hidden_layers": 3})
+    assert (net.pooling, net.pooling_type, net.num_hidden_layers) == ("avg", "mean", 64)
+    assert json.loads(net.to_json_string())["pooling"] == "avg"
+    swift = SwiftFormerConfig.from_dict({"layers": [1, 1, 1, 1], "act_layer": "relu", "vit_num": 1})
+    assert (swift.depths, swift.hidden_act) == ([3, 3, 6, 4], "gelu")
+    assert swift.to_dict()["vit_num"] == 1
+
+
+@pytest.mark.parametrize("cls", NEWER)
+def test_newer_configs_refuse_those_of_another_family(cls: Any) -> None:
+    with pytest.raises(ValueError, match=f"model_type must be '{cls.model_type}' for {cls.__name__}, got 'vit'"):
+        cls.from_dict({"model_type": "vit"})
+
+
+def test_numpy_numbers_are_numbers_in_newer_configs() -> None:
+    net = EfficientNetConfig(depthwise_padding=[np.int64(3)], batch_norm_eps=np.float32(0.5), image_size=np.int32(64))
+    stored = json.loads(net.to_json_string())
+    assert (stored["depthwise_padding"], stored["batch_norm_eps"], stored["image_size"]) == ([3], 0.5, 64)
+    swift = SwiftFormerConfig(embed_dims=[np.int16(8)] * 4, down_patch_size=(np.int64(5), 3), mlp_ratio=np.float64(2))
+    stored = json.loads(swift.to_json_string())
+    assert (stored["embed_dims"], stored["down_patch_size"], stored["mlp_ratio"]) == ([8] * 4, [5, 3], 2)
+
+
+@pytest.mark.parametrize("class_name", [BARE_NET, BARE_SWIFT])
+def test_functions_as_activation_work_in_newer_models(class_name: str, tmp_path: Path) -> None:
+    ours, named = (tiny.model(class_name, hidden_act=act) for act in (ops.relu, "relu"))
+    np.testing.assert_array_equal(ours(tiny.pictures())[0], named(tiny.pictures())[0])
+    with pytest.raises(TypeError, match="hidden_act must be a name to be saved, got the function"):
+        ours.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+NAN, INF = math.nan, math.inf
+WHOLES = "a list of whole numbers"
+STAGES = "7 whole numbers >= 1, one per entry of kernel_sizes"
+ODD = "odd whole numbers >= 3, one per stage"
+ABOVE = "a number above 0"
+BLOCKS = "a list of block numbers >= 0"
+CHAIN = "[32, 16, 24, 40, 80, 112, 192], the stem's channels, then what each stage gives the next"
+NET_IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    *[({name: 3}, WHOLES) for name, value in NET_DEFAULTS.items() if isinstance(value, list)],
+    ({"strides": "1222121"}, WHOLES),
+    ({"depthwise_padding": None}, WHOLES),
+    ({"kernel_sizes": np.full(7, 3)}, WHOLES),
+    ({"kernel_sizes": []}, ODD),
+    ({"kernel_sizes": [3, 3, 4, 3, 5, 5, 3]}, ODD),
+    ({"kernel_sizes": [3, 3, 1, 3, 5, 5, 3]}, ODD),
+    ({"kernel_sizes": [3, 3, 5.0, 3, 5, 5, 3]}, ODD),
+    ({"kernel_sizes": [3, 3, [5, 5], 3, 5, 5, 3]}, ODD),
+    ({"in_channels": [3] * 3}, STAGES),
+    ({"out_channels": []}, STAGES),
+    ({"out_channels": [16, 24, 40, 80, 112, 192, 0]}, STAGES),
+    ({"num_block_repeats": [1, 2, 2, 3, 3, 4, 0]}, STAGES),
+    ({"num_block_repeats": [1, 2, 2, 3, 3, 4, True]}, STAGES),
+    ({"expand_ratios": [0, 6, 6, 6, 6, 6, 6]}, STAGES),
+    ({"expand_ratios": [1.5, 6, 6, 6, 6, 6, 6]}, STAGES),
+    ({"expand_ratios": [1, 6, 6, 6, 6, 6, 6, 6]}, STAGES),
+    ({"strides": [1, 2, 2, 2, 1, 2]}, STAGES),
+    ({"strides": [1, 2, 2, 2, 1, 2, 0]}, STAGES),
+    ({"in_channels": [32, 16], "kernel_sizes": [3, 3, 3]}, STAGES.replace("7", "3")),
+    ({"strides": [1, 2, 2, 3, 1, 2, 1]}, "1 or 2 for each stage"),
+    ({"depthwise_padding": [5, -1]}, BLOCKS),
+    ({"depthwise_padding": [True]}, BLOCKS),
+    ({"depthwise_padding": ["5"]}, BLOCKS),
+    ({"num_channels": 0}, COUNT),
+    ({"num_channels": True}, COUNT),
+    ({"image_size": 224.0}, COUNT),
+    ({"image_size": (600, 600)}, COUNT),
+    ({"depth_divisor": 0}, COUNT),
+    ({"depth_divisor": None}, COUNT),
+    ({"hidden_dim": -2560}, COUNT),
+    ({"hidden_dim": True}, COUNT),
+    ({"width_coefficient": 0}, ABOVE),
+    ({"width_coefficient": NAN}, ABOVE),
+    ({"width_coefficient": INF}, ABOVE),
+    ({"depth_coefficient": -1.0}, ABOVE),
+    ({"depth_coefficient": "3.1"}, ABOVE),
+    ({"squeeze_expansion_ratio": 0.0}, ABOVE),
+    ({"squeeze_expansion_ratio": True}, ABOVE),
+    ({"batch_norm_eps": NAN}, PLUS),
+    ({"batch_norm_eps": -1e-3}, PLUS),
+    ({"batch_norm_eps": None}, PLUS),
+    ({"initializer_range": -0.02}, PLUS),
+    ({"batch_norm_momentum": "0.99"}, PLUS),
+    ({"dropout_rate": -0.5}, PLUS),
+    ({"drop_connect_rate": INF}, PLUS),
+    ({"pooling_type": "avg"}, '"mean" or "max"'),
+    ({"pooling_type": None}, '"mean" or "max"'),
+    ({"padding": "same"}, f"one of {', '.join(PADDINGS)}"),
+    ({"padding": ["symmetric"]}, f"one of {', '.join(PADDINGS)}"),
+    ({"in_channels": [32, 16, 24, 40, 80, 112, 200]}, CHAIN),
+    ({"in_channels": [16, 16, 24, 40, 80, 112, 192]}, CHAIN),
+    ({"hidden_dim": 1280}, "2560, the last convolution's 1280 channels times width_coefficient, rounded"),
+    (
+        {"hidden_dim": 2560, "width_coefficient": 1.0},
+        "1280, the last convolution's 1280 channels times width_coefficient, rounded",
+    ),
+    ({"num_labels": -1}, "a whole number of at least 0"),
+    ({"problem_type": "ranking"}, f"one of {PROBLEM_TYPES}"),
+]
+DEPTHS, DIMS = "whole numbers >= 1", "4 whole numbers >= 2, one per entry of depths"
+SWIFT_IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    *[({name: value}, LIST) for name in ("depths", "embed_dims", "downsamples") for value in (4, "1234", None)],
+    ({"depths": []}, DEPTHS),
+    ({"depths": [3, 3, 6, 0]}, DEPTHS),
+    ({"depths": [3, 3, 6, True]}, DEPTHS),
+    ({"depths": [3, 3, 6, 4.0]}, DEPTHS),
+    ({"embed_dims": [48, 56, 112]}, DIMS),
+    ({"embed_dims": [1, 56, 112, 220]}, DIMS),
+    ({"embed_dims": [48, 56, 112, "220"]}, DIMS),
+    ({"embed_dims": [48, 56], "depths": [1, 1, 1]}, DIMS.replace("4", "3")),
+    ({"downsamples": [True, True]}, "at least 3 of True or False"),
+    ({"downsamples": [True, True, "no", True]}, "at least 3 of True or False"),
+    ({"num_channels": 0}, COUNT),
+    ({"num_channels": True}, COUNT),
+    ({"image_size": "224"}, COUNT),
+    ({"mlp_ratio": 0}, "a number >= 0.0208"),
+    ({"mlp_ratio": NAN}, "a number >= 0.0208"),
+    ({"mlp_ratio": "4"}, "a number >= 0.0208"),
+    ({"batch_norm_eps": NAN}, PLUS),
+    ({"batch_norm_eps": -1e-5}, PLUS),
+    ({"batch_norm_eps": True}, PLUS),
+    ({"drop_path_rate": -0.1}, PLUS),
+    ({"drop_mlp_rate": None}, PLUS),
+    ({"drop_conv_encoder_rate": INF}, PLUS),
+    ({"layer_scale_init_value": NAN}, "a number"),
+    ({"layer_scale_init_value": "small"}, "a number"),
+    ({"attention_norm": "softmax"}, '"ones" or "l2"'),
+    ({"attention_norm": None}, '"ones" or "l2"'),
+    ({"num_labels": 2.0}, "a whole number of at least 0"),
+    ({"problem_type": "ranking"}, f"one of {PROBLEM_TYPES}"),
+]
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings", "expected"),
+    [
+        *((EfficientNetConfig, *row) for row in NET_IMPOSSIBLE),
+        *((SwiftFormerConfig, *row) for row in SWIFT_IMPOSSIBLE),
+    ],
+    ids=str,
+)
+def test_newer_configs_refuse_impossible_values_with_name_value_and_expectation(
+    cls: Any, settings: dict[str, Any], expected: str
+) -> None:
+    name, value = next(iter(settings.items()))
+    with pytest.raises(ValueError, match=f"^{name} must be ") as error:
+        cls(**settings)
+    assert str(error.value) == f"{name} must be {expected}, got {value!r}"
+
+
+@pytest.mark.parametrize("name", ["down_patch_size", "down_stride", "down_pad"])
+def test_sizes_of_the_downsampling_are_one_whole_number_or_two(name: str) -> None:
+    for value in ("3", 2.0, True, None, [3, 3, 3], [], [3, 1.5], {"height": 3}):
+        with pytest.raises(TypeError, match=f"^{name} must be a whole number or two of them, got "):
+            SwiftFormerConfig(**{name: value})
+    least = 0 if name == "down_pad" else 1
+    for value in (least - 1, [3, least - 1]):
+        with pytest.raises(ValueError, match=f"^{name} must be at least {least}, got "):
+            SwiftFormerConfig(**{name: value})
+    assert getattr(SwiftFormerConfig(**{name: [3, least]}), name) == [3, least]
+
+
+@pytest.mark.parametrize("cls", NEWER)
+@pytest.mark.parametrize("act", ["SWISH", "", 3, ["gelu"]])
+def test_newer_configs_refuse_an_unknown_activation(cls: Any, act: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^hidden_act must be a function or one of gelu, .*, swish, .*, got "
+    ) as error:
+        cls(hidden_act=act)
+    assert str(error.value).endswith(f"got {act!r}")
