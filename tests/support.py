@@ -141,13 +141,13 @@ EFFICIENTNETS = {
     "efficientnet-b6": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b6")),
     "efficientnet-b7": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b7")),
     "efficientnet-b8": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b8")),
-    "net-odd-sizes": Case(NET, (3, 3, 97, 130), {**NARROW, "depthwise_padding": [1, 5, 40]}, draws=4),
-    "net-tf-same": Case(NET, (3, 3, 97, 130), {**NARROW, "padding": "tf-same-dynamic", "hidden_act": "gelu"}, draws=4),
+    "net-odd-sizes": Case(NET, (3, 3, 97, 130), {**NARROW, "depthwise_padding": [1, 5, 40]}, draws=16),
+    "net-tf-same": Case(NET, (3, 3, 97, 130), {**NARROW, "padding": "tf-same-dynamic", "hidden_act": "gelu"}, draws=16),
     "net-symmetric-torch-eps": Case(
-        NET, (2, 3, 98, 131), {**NARROW, "padding": "symmetric", "batch_norm_eps": 1e-5, "hidden_act": "mish"}, draws=4
+        NET, (2, 3, 98, 131), {**NARROW, "padding": "symmetric", "batch_norm_eps": 1e-5, "hidden_act": "mish"}, draws=16
     ),
     "net-max-pooling-grey": Case(
-        NET, (2, 1, 101, 64), {**NARROW, "pooling_type": "max", "num_channels": 1, "hidden_act": "relu"}, draws=4
+        NET, (2, 1, 101, 64), {**NARROW, "pooling_type": "max", "num_channels": 1, "hidden_act": "relu"}, draws=16
     ),
     "net-other-ratios": Case(
         NET,
@@ -156,16 +156,16 @@ EFFICIENTNETS = {
             **NARROW, "squeeze_expansion_ratio": 0.6, "expand_ratios": [1, 4, 1, 3, 2, 5, 1],
             "kernel_sizes": [5, 7, 3, 5, 3, 3, 7], "strides": [2, 1, 2, 1, 1, 2, 1], "batch_norm_eps": 0.1,
         },
-        draws=4,
+        draws=16,
     ),
     "net-three-stages": Case(
         BARE_NET,
         (2, 4, 45, 62),
         {
             **THREE_STAGES, "kernel_sizes": [3, 5, 3], "strides": [1, 2, 2], "expand_ratios": [2, 3, 1],
-            "num_channels": 4, "pooling_type": "max", "hidden_act": "gelu_new", "squeeze_expansion_ratio": 0.06,
+            "num_channels": 4, "pooling_type": "max", "hidden_act": "gelu_new", "squeeze_expansion_ratio": 0.12,
         },
-        draws=4,
+        draws=16,
     ),
     "net-one-label": Case(
         NET,
@@ -174,7 +174,7 @@ EFFICIENTNETS = {
             **THREE_STAGES, "kernel_sizes": [5, 5, 5], "strides": [2, 1, 2], "expand_ratios": [1, 1, 6],
             "num_labels": 1, "hidden_act": "quick_gelu", "depthwise_padding": [0],
         },
-        draws=4,
+        draws=16,
     ),
 }  # fmt: skip
 
@@ -235,9 +235,13 @@ def _draw(name: str, shape: tuple[int, ...], draw: int) -> np.ndarray:
     if last.startswith("layer_scale"):
         return np.sign(normal) * (0.3 + 0.5 * generator.random(shape))
     if last == "weight" and len(shape) == 1:  # of a norm
-        return np.sign(normal) * (0.6 + 0.6 * generator.random(shape))
+        # SiLU and the gates halve EfficientNet's signal again and again: made up for, or deep layers see only biases.
+        gain = 1.75 if name.endswith("project_bn.weight") else 1
+        return gain * np.sign(normal) * (0.6 + 0.6 * generator.random(shape))
     if last == "weight":
-        return normal / np.sqrt(np.prod(shape[1:]))  # outputs of order one, whatever the layer's width
+        # Outputs of order one, whatever the layer's width. SwiftFormer's global query is a sum over all tokens: scaled
+        # down before it is added, or it would drive all that follows to where activations look alike.
+        return normal / np.sqrt(np.prod(shape[1:])) * (0.1 if name.endswith("attn.proj.weight") else 1)
     return normal  # biases, running means, attention biases, w_g
 
 

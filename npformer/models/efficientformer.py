@@ -28,7 +28,7 @@ from ..ops import Array
 from ..ops.window import output_size
 from .config import PretrainedConfig, is_number, is_whole, require, require_activation
 from .outputs import Arrays, BaseModelOutputWithPooling, ImageClassifierOutput, ModelOutput
-from .pretrained import PreTrainedModel, chosen, classifier_head, stage_positions
+from .pretrained import PreTrainedModel, chosen, classifier_head, naming_the_picture, stage_positions
 
 # depths: blocks per stage; num_meta3d_blocks: how many of the last stage's are attention. Parameters with both heads:
 # L1 12,289,928, L3 31,406,000, L7 82,229,328.
@@ -158,11 +158,10 @@ class EfficientFormerConfig(PretrainedConfig):
             f"0 to {self.depths[-1]}, the depth of the last stage",
         )
         require_activation("hidden_act", self.hidden_act)
-        for name in ("attention_ratio", "mlp_expansion_ratio"):
-            least = 1 / (self.key_dim if name == "attention_ratio" else min(self.hidden_sizes))
-            require(
-                is_number(getattr(self, name), least), name, getattr(self, name), f"a number of at least {least:.3g}"
-            )
+        for name, width in (("attention_ratio", self.key_dim), ("mlp_expansion_ratio", min(self.hidden_sizes))):
+            ratio = getattr(self, name)
+            wide_enough = is_number(ratio, 0) and int(ratio * width) >= 1
+            require(wide_enough, name, ratio, f"a number that makes at least one channel of {width}")
         for name in ("batch_norm_eps", "layer_norm_eps", "initializer_range", "drop_path_rate", "hidden_dropout_prob"):
             require(is_number(getattr(self, name), 0), name, getattr(self, name), "a number of at least 0")
         scale = self.layer_scale_init_value
@@ -435,11 +434,9 @@ def token_grid(config: EfficientFormerConfig, height: int, width: int) -> tuple[
     Raises ValueError for a picture too small to get there.
     """
     sides = [height, width]
-    try:
+    with naming_the_picture(height, width):
         for kernel, stride, pad in _strided_steps(config):
             sides = [output_size(side, kernel, stride, (pad, pad), 1) for side in sides]
-    except ValueError as error:  # which is about x, some map on the way
-        raise ValueError(f"pixel_values of {height}x{width} are too small for this model: {error}") from None
     return sides[0], sides[1]
 
 

@@ -38,7 +38,7 @@ from ..nn import (
     ModuleList,
 )
 from ..ops import Array
-from ..ops.window import Pads, pad2d
+from ..ops.window import Pads, output_sizes, pad2d
 from .config import PretrainedConfig, is_number, is_whole, require, require_activation
 from .outputs import (
     Arrays,
@@ -46,7 +46,7 @@ from .outputs import (
     BaseModelOutputWithPoolingAndNoAttention,
     ImageClassifierOutputWithNoAttention,
 )
-from .pretrained import PreTrainedModel, chosen, classifier_head
+from .pretrained import PreTrainedModel, chosen, classifier_head, naming_the_picture
 
 
 class Scale(NamedTuple):
@@ -159,10 +159,9 @@ class EfficientNetConfig(PretrainedConfig):
         self.dropout_rate = dropout_rate
         self.drop_connect_rate = drop_connect_rate
         self.padding = padding
-        kwargs.pop("num_hidden_layers", None)  # transformers computes it, too, and reads it nowhere
         super().__init__(**kwargs)
         self.validate()
-        self.num_hidden_layers = 4 * sum(self.num_block_repeats)
+        self.num_hidden_layers = 4 * sum(self.num_block_repeats)  # as transformers computes it, which reads it nowhere
 
     @classmethod
     def for_variant(cls, name: str, **overrides: Any) -> Self:
@@ -237,6 +236,8 @@ def round_filters(channels: int, width_coefficient: float, depth_divisor: int = 
 
     Multiples of 8 suit vector units. Source: EfficientNet's reference code.
     """
+    require(is_number(width_coefficient, 0), "width_coefficient", width_coefficient, "a number above 0")
+    require(is_whole(depth_divisor, 1), "depth_divisor", depth_divisor, "a whole number of at least 1")
     wide = channels * width_coefficient
     rounded = max(depth_divisor, int(wide + depth_divisor / 2) // depth_divisor * depth_divisor)
     return rounded + depth_divisor if rounded < 0.9 * wide else rounded
@@ -461,15 +462,18 @@ class EfficientNetModel(PreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> BaseModelOutputWithPoolingAndNoAttention | tuple[Any, ...]:
-        """Run the network on `pixel_values` (B, C, H, W), normalised as an image processor does, of any size.
+        """Run the network on `pixel_values` (B, C, H, W), normalised as an image processor does.
 
         Returns last_hidden_state (B, hidden_dim, H/32, W/32); pooler_output (B, hidden_dim), its mean or maximum over
         the map; and when asked for (the config decides where an argument is None) hidden_states, the stem's output and
         every block's. With return_dict=False the values that are there, as a tuple.
 
-        Raises ValueError or TypeError for an input of the wrong rank, channels, dtype, or without pixels.
+        Raises ValueError or TypeError for an input of the wrong rank, channels or dtype, or one too small to be halved
+        five times (below 32 pixels with "hf-static").
         """
-        encoded = self.encoder(self.embeddings(self.check_pixel_values(pixel_values)))
+        pixel_values = self.check_pixel_values(pixel_values)
+        self._check_size(*pixel_values.shape[2:])
+        encoded = self.encoder(self.embeddings(pixel_values))
         output = BaseModelOutputWithPoolingAndNoAttention(
             last_hidden_state=encoded.last_hidden_state,
             pooler_output=self.pooler(encoded.last_hidden_state)[:, :, 0, 0],  # (B, D, 1, 1) -> (B, D)
@@ -478,6 +482,16 @@ class EfficientNetModel(PreTrainedModel):
             ),
         )
         return self.as_asked(output, return_dict)
+
+    def _check_size(self, height: int, width: int) -> None:
+        """Refuse a picture that shrinks to nothing on the way. Raises ValueError."""
+        layers = [module for _, module in self.named_modules() if isinstance(module, EfficientNetDepthwiseLayer)]
+        strided = [layer.depthwise_conv_pad for layer in layers if layer.stride == 2]
+        size = height, width
+        with naming_the_picture(height, width):
+            for padding in (self.embeddings.padding, *strided):
+                kernel = padding.kernel_size, padding.kernel_size
+                size = output_sizes(size, kernel, (2, 2), padding.pads(*size), (1, 1))
 
     def extract_feat(self, pixel_values: Array) -> Arrays:
         """Feature maps as a detector or segmenter uses them: the last block's at every scale, from stride 4 on.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -176,6 +177,15 @@ def chosen(argument: bool | None, default: bool) -> bool:
 def classifier_head(config: PretrainedConfig, width: int) -> Linear | Identity:
     """A linear classifier (B, width) -> (B, K), or nothing where the config has no labels (as in transformers)."""
     return Linear(width, config.num_labels) if config.num_labels else Identity()
+
+
+@contextmanager
+def naming_the_picture(height: int, width: int) -> Iterator[None]:
+    """Say "pixel_values of HxW are too small" where a step on the way to the last map finds no room."""
+    try:
+        yield
+    except ValueError as error:  # which is about x, some map on the way
+        raise ValueError(f"pixel_values of {height}x{width} are too small for this model: {error}") from None
 
 
 def stage_positions(downsampled: Sequence[bool]) -> list[int]:

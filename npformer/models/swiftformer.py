@@ -25,10 +25,10 @@ import numpy as np
 from .. import ops
 from ..nn import Activation, BatchNorm2d, Conv2d, Identity, Linear, Module, ModuleList, Sequential
 from ..ops import Array
-from ..ops.window import pair
+from ..ops.window import output_sizes, pair
 from .config import PretrainedConfig, is_number, is_whole, require, require_activation
 from .outputs import Arrays, BaseModelOutputWithNoAttention, ImageClassifierOutputWithNoAttention
-from .pretrained import PreTrainedModel, chosen, classifier_head, stage_positions
+from .pretrained import PreTrainedModel, chosen, classifier_head, naming_the_picture, stage_positions
 
 # depths: blocks per stage, the last of which has the attention. Parameters with both heads: XS 3,475,360, S 6,092,128,
 # L1 12,057,920, L3 28,494,736.
@@ -95,9 +95,9 @@ class SwiftFormerConfig(PretrainedConfig):
         self.depths, self.embed_dims, self.downsamples = list(depths), list(embed_dims), list(downsamples)
         self.mlp_ratio = mlp_ratio
         self.hidden_act = hidden_act
-        self.down_patch_size = down_patch_size
-        self.down_stride = down_stride
-        self.down_pad = down_pad
+        self.down_patch_size = _whole_or_list(down_patch_size)
+        self.down_stride = _whole_or_list(down_stride)
+        self.down_pad = _whole_or_list(down_pad)
         self.drop_path_rate = drop_path_rate
         self.drop_mlp_rate = drop_mlp_rate
         self.drop_conv_encoder_rate = drop_conv_encoder_rate
@@ -127,13 +127,19 @@ class SwiftFormerConfig(PretrainedConfig):
         for name, least in (("down_patch_size", 1), ("down_stride", 1), ("down_pad", 0)):
             pair(name, getattr(self, name), least)
         require_activation("hidden_act", self.hidden_act)
-        least_ratio = 1 / min(self.embed_dims)
-        require(is_number(self.mlp_ratio, least_ratio), "mlp_ratio", self.mlp_ratio, f"a number >= {least_ratio:.3g}")
+        wide_enough = is_number(self.mlp_ratio, 0) and int(self.mlp_ratio * min(self.embed_dims)) >= 1
+        expected = f"a number that makes at least one channel of {min(self.embed_dims)}"
+        require(wide_enough, "mlp_ratio", self.mlp_ratio, expected)
         for name in ("batch_norm_eps", "drop_path_rate", "drop_mlp_rate", "drop_conv_encoder_rate"):
             require(is_number(getattr(self, name), 0), name, getattr(self, name), "a number of at least 0")
         scale = self.layer_scale_init_value
         require(is_number(scale, -1e30), "layer_scale_init_value", scale, "a number")
         require(self.attention_norm in ("ones", "l2"), "attention_norm", self.attention_norm, '"ones" or "l2"')
+
+
+def _whole_or_list(value: Any) -> Any:
+    """A list of its own for what may be a number or two of them, as JSON has it."""
+    return list(value) if isinstance(value, list | tuple) else value
 
 
 class SwiftFormerPatchEmbedding(Module):
@@ -360,9 +366,11 @@ class SwiftFormerModel(SwiftFormerPreTrainedModel):
         hidden_states, from the stem's output over every stage's and downsampling's. With return_dict=False the values
         that are there, as a tuple.
 
-        Raises ValueError or TypeError for an input of the wrong rank, channels, dtype, or without pixels.
+        Raises ValueError or TypeError for an input of the wrong rank, channels or dtype, or without pixels.
         """
-        encoded = self.encoder(self.patch_embed(self.check_pixel_values(pixel_values)))
+        pixel_values = self.check_pixel_values(pixel_values)
+        self._check_size(*pixel_values.shape[2:])
+        encoded = self.encoder(self.patch_embed(pixel_values))
         output = BaseModelOutputWithNoAttention(
             last_hidden_state=encoded.last_hidden_state,
             hidden_states=(
@@ -370,6 +378,20 @@ class SwiftFormerModel(SwiftFormerPreTrainedModel):
             ),
         )
         return self.as_asked(output, return_dict)
+
+    def _check_size(self, height: int, width: int) -> None:
+        """Refuse a picture that shrinks to nothing on the way. Raises ValueError."""
+        config, size = self.config, (height, width)
+        kernel, stride = pair("down_patch_size", config.down_patch_size, 1), pair("down_stride", config.down_stride, 1)
+        down, across = pair("down_pad", config.down_pad, 0)
+        stem = ((3, 3), (2, 2), ((1, 1), (1, 1)))
+        with naming_the_picture(height, width):
+            for step in (
+                stem,
+                stem,
+                *[(kernel, stride, ((down, down), (across, across)))] * sum(downsampling(config)),
+            ):
+                size = output_sizes(size, *step, (1, 1))
 
     def extract_feat(self, pixel_values: Array) -> Arrays:
         """Feature maps as a detector or segmenter uses them: what each stage hands on, before the next downsampling.

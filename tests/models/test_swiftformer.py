@@ -450,7 +450,7 @@ def test_with_ones_the_learned_scores_do_nothing_at_all() -> None:
 def test_with_l2_the_learned_scores_matter() -> None:
     model, x = tiny.model(SWIFT, attention_norm="l2"), tiny.pictures()
     right = model(x).logits
-    assert np.abs(with_other_gates(model)(x).logits - right).max() > 0.1
+    assert np.abs(with_other_gates(model)(x).logits - right).max() > 0.02
     assert np.abs(tiny.model(SWIFT)(x).logits - right).max() > 0.1  # the other generation's answer: nonsense
 
 
