@@ -142,9 +142,14 @@ EFFICIENTNETS = {
     "efficientnet-b7": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b7")),
     "efficientnet-b8": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b8")),
     "net-odd-sizes": Case(NET, (3, 3, 97, 130), {**NARROW, "depthwise_padding": [1, 5, 40]}, draws=16),
-    "net-tf-same": Case(NET, (3, 3, 97, 130), {**NARROW, "padding": "tf-same-dynamic", "hidden_act": "gelu"}, draws=16),
+    "net-tf-same": Case(
+        NET, (3, 3, 97, 130), {**NARROW, "padding": "tf-same-dynamic", "hidden_act": "gelu"}, draws=16
+    ),
     "net-symmetric-torch-eps": Case(
-        NET, (2, 3, 98, 131), {**NARROW, "padding": "symmetric", "batch_norm_eps": 1e-5, "hidden_act": "mish"}, draws=16
+        NET,
+        (2, 3, 98, 131),
+        {**NARROW, "padding": "symmetric", "batch_norm_eps": 1e-5, "hidden_act": "mish"},
+        draws=16,
     ),
     "net-max-pooling-grey": Case(
         NET, (2, 1, 101, 64), {**NARROW, "pooling_type": "max", "num_channels": 1, "hidden_act": "relu"}, draws=16
