@@ -164,7 +164,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest(name: str, nearest: str) -
 
 def test_what_cannot_be_had_is_refused() -> None:
     with pytest.raises(ValueError, match="does not ship"):
-        get_model("google/efficientnet-b0", pretrained=True)
+        get_model("efficientnet-b0", pretrained=True)
     with pytest.raises(TypeError, match="settings of EfficientNetConfig, got 'widht'"):
         get_model("efficientnet-b0", widht=2)
     with pytest.raises(ValueError, match="padding must be one of"):

@@ -4,6 +4,7 @@ Every source has
 
     rename(keys, family)   what each of its keys is called here; `family` is a `model_type`, such as "efficientnet"
     ARCHITECTURES          its models by their names there: the variant here, and the settings in which they differ
+    arrange(name, array)   where it stores arrays in another order: an array as it is here
 
 so that weights made elsewhere load into the models here as they are:
 
@@ -13,8 +14,31 @@ so that weights made elsewhere load into the models here as they are:
     EfficientNetForImageClassification(config).load_state_dict({names[key]: array for key, array in state.items()})
 
 Names alone do not say everything: the same keys and shapes belong to models that pad or normalise differently.
+`npformer.convert.recognise` finds out which source, model and settings weights are for.
 """
 
-from . import timm, torchvision
+from . import keras, lukemelas, mmpretrain, original, tensorflow, timm, torchvision, transformers
+from .rules import Source
 
-__all__ = ["timm", "torchvision"]
+SOURCES: dict[str, Source] = {
+    "transformers": Source(transformers.rename, transformers.ARCHITECTURES, transformers.MARKS),
+    "timm": Source(timm.rename, timm.ARCHITECTURES, timm.MARKS),
+    "torchvision": Source(torchvision.rename, torchvision.ARCHITECTURES, torchvision.MARKS),
+    "original": Source(original.rename, original.ARCHITECTURES, original.MARKS, refused=original.REFUSED),
+    "mmpretrain": Source(mmpretrain.rename, mmpretrain.ARCHITECTURES, mmpretrain.MARKS, refused=mmpretrain.REFUSED),
+    "lukemelas": Source(lukemelas.rename, lukemelas.ARCHITECTURES, lukemelas.MARKS),
+    "keras": Source(keras.rename, keras.ARCHITECTURES, keras.MARKS, keras.LEFT_OUT, arrange=keras.arrange),
+    "tensorflow": Source(tensorflow.rename, tensorflow.ARCHITECTURES, tensorflow.MARKS, arrange=tensorflow.arrange),
+}
+
+__all__ = [
+    "SOURCES",
+    "keras",
+    "lukemelas",
+    "mmpretrain",
+    "original",
+    "tensorflow",
+    "timm",
+    "torchvision",
+    "transformers",
+]

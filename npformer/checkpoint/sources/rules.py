@@ -1,4 +1,4 @@
-r"""How tables of names are written and applied. Text in, text out: no arrays, no files.
+r"""How tables of names are written and applied, and what the tables have in common. Nothing here opens a file.
 
 A rule says what the beginning of a key becomes. What follows it must be the name of an array:
 
@@ -16,6 +16,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 ARRAYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")  # what layers hold
 
@@ -43,27 +45,58 @@ class Architecture(NamedTuple):
     settings: dict[str, Any]
 
 
+class Source(NamedTuple):
+    """What is known of a source.
+
+    rename: what each of its keys is called here, of a family. architectures: its models by their names there.
+    marks: by family, what the beginning of a key looks like that only this source's models of that family have.
+    left_out: what the beginning of a key looks like that no model needs, and what it holds. refused: of a key that no
+    classifier has, and what does. arrange: an array of the source as it is stored here, given its name here.
+    """
+
+    rename: Callable[[Iterable[str], str], dict[str, str]]
+    architectures: dict[str, Architecture]
+    marks: dict[str, str]
+    left_out: dict[str, str] = {}  # noqa: RUF012 - never changed
+    refused: dict[str, str] = {}  # noqa: RUF012
+    arrange: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array
+
+
+class NamesError(ValueError):
+    """Keys that have no name here; `keys` lists them."""
+
+    def __init__(self, message: str, keys: list[str]) -> None:
+        super().__init__(f"{message} {', '.join(keys)}")
+        self.keys = keys
+
+
 def apply(
-    tables: Mapping[str, Callable[[list[str]], Rules]], keys: Iterable[str], family: str, source: str
+    tables: Mapping[str, Callable[[list[str]], Rules]],
+    keys: Iterable[str],
+    family: str,
+    source: str,
+    spelling: Callable[[str], str] = str,
 ) -> dict[str, str]:
     """Rename each key by the first rule that fits. A table is a function, as some rules depend on what keys there are.
 
-    Raises ValueError for a family without a table, for keys that no rule fits (all of them listed), and where two keys
-    would get the same name.
+    `spelling` is how the tables spell a key, where that is not the key itself.
+
+    Raises ValueError for a family without a table; NamesError for keys that no rule fits, or where two keys would get
+    the same name (all of them listed).
     """
     if family not in tables:
         raise ValueError(f"family must be one of {', '.join(tables)} for weights of {source}, got {family!r}")
-    keys = list(keys)
-    rules = tables[family](keys)
-    names = {key: _rename(key, rules) for key in keys}
+    spelled = {key: spelling(key) for key in keys}
+    rules = tables[family](list(spelled.values()))
+    names = {key: _rename(text, rules) for key, text in spelled.items()}
     unknown = [key for key, name in names.items() if name is None]
     if unknown:
-        raise ValueError(f"no {family} of {source} has weights named {', '.join(unknown)}")
+        raise NamesError(f"no {family} of {source} has weights named", unknown)
     renamed = {key: name for key, name in names.items() if name is not None}
     counts = Counter(renamed.values())
     clashing = [f"{key} ({name})" for key, name in renamed.items() if counts[name] > 1]
     if clashing:
-        raise ValueError(f"several weights would get the same name: {', '.join(clashing)}")
+        raise NamesError("several weights would get the same name:", clashing)
     return renamed
 
 
@@ -89,10 +122,10 @@ def _rename(key: str, rules: Rules) -> str | None:
     return None
 
 
-def places(keys: Iterable[str], pattern: str) -> set[Place]:
-    """Where blocks stand whose keys begin so; the pattern's two groups are stage and index."""
-    found = (re.match(pattern, key) for key in keys)
-    return {(int(match[1]), int(match[2])) for match in found if match}
+def places(keys: Iterable[str], pattern: str, least: int = 1) -> set[Place]:
+    """Where blocks stand of which at least so many keys begin so; the pattern's two groups are stage and index."""
+    found = Counter((int(match[1]), int(match[2])) for match in (re.match(pattern, key) for key in keys) if match)
+    return {place for place, number in found.items() if number >= least}
 
 
 def efficientnet_blocks(keys: list[str], block: str, mark: str, expanding: Rules, plain: Rules) -> Rules:
@@ -100,27 +133,52 @@ def efficientnet_blocks(keys: list[str], block: str, mark: str, expanding: Rules
 
     `block` is the pattern that a block's keys begin with, its groups stage and index. Blocks of the first stage have
     no expansion; as other libraries number a block's layers, all that follow are then one lower, hence two tables.
-    `mark` follows `block` only in keys of blocks that have an expansion.
+    `mark` follows `block` only in keys of blocks that have an expansion, and in several: one key that is missing, or
+    does not belong there, does not change what the others are.
     """
     name = {place: f"efficientnet.encoder.blocks.{n}." for n, place in enumerate(sorted(places(keys, block)))}
-    expanded = places(keys, block + mark)
+    expanded = places(keys, block + mark, least=2)
     return (
         Rule(block, lambda *place: name[place] if place in expanded else None, expanding),
         Rule(block, lambda *place: None if place in expanded else name[place], plain),
     )
 
 
-def efficientformer_last_stage(keys: list[str], block: str, meta4d: Rules, meta3d: Rules) -> Rules:
+# What blocks hold besides their layer scales, which every source spells its own way.
+META4D: Rules = (
+    Rule(r"mlp\.fc([12])\.", r"mlp.convolution\1."),
+    Rule(r"mlp\.norm1\.", "mlp.batchnorm_before."),
+    Rule(r"mlp\.norm2\.", "mlp.batchnorm_after."),
+)
+META3D: Rules = (
+    Rule(r"norm([12])\.", r"layernorm\1."),
+    Rule(r"mlp\.fc1\.", "mlp.linear_in."),
+    Rule(r"mlp\.fc2\.", "mlp.linear_out."),
+    Rule(r"token_mixer\.proj\.", "token_mixer.projection."),
+    Rule(r"token_mixer\.qkv\."),
+    Rule(r"token_mixer\.(attention_biases|attention_bias_idxs)"),
+)
+SWIFTFORMER_BLOCK: Rules = (
+    Rule(r"(local_representation\.|)dwconv\.", r"\1depth_wise_conv."),
+    Rule(r"(local_representation\.|)norm\."),
+    Rule(r"(local_representation\.|)pwconv([12])\.", r"\1point_wise_conv\2."),
+    Rule(r"attn\.(to_query|to_key|proj|final)\."),
+    Rule(r"attn\.w_g"),
+    Rule(r"linear\.(norm1|fc1|fc2)\."),
+)
+
+
+def efficientformer_last_stage(keys: list[str], block: str, meta4d: Rules, meta3d: Rules, first: int = 0) -> Rules:
     """EfficientFormer's last stage, elsewhere one row of blocks of both kinds: here a row of each.
 
-    `block` is the pattern that a block's keys begin with, its group the index. The change from map to tokens takes up
-    an index between the two kinds and owns no array: with it at 3 (L1), blocks 0 to 2 are Meta4D, block 4 is the first
-    Meta3D. Only Meta3D has attention, so its first index gives the place away.
+    `block` is the pattern that a block's keys begin with, its group the index, counted from `first`. The change from
+    map to tokens takes up an index between the two kinds and owns no array: with it at 3 (L1), blocks 0 to 2 are
+    Meta4D, block 4 is the first Meta3D. Only Meta3D has attention, so its first index gives the place away.
     """
     attention = (re.match(block + r"token_mixer\.qkv\.", key) for key in keys)
     flat = min((int(match[1]) - 1 for match in attention if match), default=len(keys))
     last = "efficientformer.encoder.last_stage"
     return (
-        Rule(block, lambda j: f"{last}.meta4D_layers.blocks.{j}." if j < flat else None, meta4d),
+        Rule(block, lambda j: f"{last}.meta4D_layers.blocks.{j - first}." if first <= j < flat else None, meta4d),
         Rule(block, lambda j: f"{last}.meta3D_layers.blocks.{j - flat - 1}." if j > flat else None, meta3d),
     )

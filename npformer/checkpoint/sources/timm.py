@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from . import rules
 from .rules import Architecture, Rule, Rules, apply, efficientformer_last_stage, efficientnet_blocks
 
 # `efficientnet_*` and `tf_efficientnet_*` have the same keys and shapes: only the name tells how a model pads.
@@ -31,6 +32,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     },
 }
 
+MARKS = {
+    "efficientformer": r"stages\.\d+\.blocks\.\d+\.(ls[12]|token_mixer)\.",
+    "efficientnet": r"blocks\.\d+\.\d+\.conv_(dw|pw)\.",
+    "swiftformer": r"stages\.\d+\.blocks\.\d+\.(dwconv|local_representation|attn|linear)\.",
+}
+
 
 def rename(keys: Iterable[str], family: str) -> dict[str, str]:
     """What each of timm's keys is called here. `family`: "efficientformer", "efficientnet" or "swiftformer".
@@ -42,21 +49,8 @@ def rename(keys: Iterable[str], family: str) -> dict[str, str]:
     return apply(TABLES, keys, family, "timm")
 
 
-META4D: Rules = (
-    Rule(r"ls([12])\.gamma", r"layer_scale_\1"),
-    Rule(r"mlp\.fc([12])\.", r"mlp.convolution\1."),
-    Rule(r"mlp\.norm1\.", "mlp.batchnorm_before."),
-    Rule(r"mlp\.norm2\.", "mlp.batchnorm_after."),
-)
-META3D: Rules = (
-    Rule(r"ls([12])\.gamma", r"layer_scale_\1"),
-    Rule(r"norm([12])\.", r"layernorm\1."),
-    Rule(r"mlp\.fc1\.", "mlp.linear_in."),
-    Rule(r"mlp\.fc2\.", "mlp.linear_out."),
-    Rule(r"token_mixer\.proj\.", "token_mixer.projection."),
-    Rule(r"token_mixer\.qkv\."),
-    Rule(r"token_mixer\.(attention_biases|attention_bias_idxs)"),
-)
+META4D: Rules = (Rule(r"ls([12])\.gamma", r"layer_scale_\1"), *rules.META4D)
+META3D: Rules = (Rule(r"ls([12])\.gamma", r"layer_scale_\1"), *rules.META3D)
 
 
 def efficientformer(keys: list[str]) -> Rules:
@@ -103,7 +97,7 @@ def efficientnet(keys: list[str]) -> Rules:
     return (
         Rule(r"conv_stem\.", "efficientnet.embeddings.convolution."),
         Rule(r"bn1\.", "efficientnet.embeddings.batchnorm."),
-        *efficientnet_blocks(keys, r"blocks\.(\d+)\.(\d+)\.", r"conv_pwl\.", EXPANDING, PLAIN),
+        *efficientnet_blocks(keys, r"blocks\.(\d+)\.(\d+)\.", r"(conv_pwl|bn3)\.", EXPANDING, PLAIN),
         Rule(r"conv_head\.", "efficientnet.encoder.top_conv."),
         Rule(r"bn2\.", "efficientnet.encoder.top_bn."),
         Rule(r"classifier\."),
@@ -111,13 +105,8 @@ def efficientnet(keys: list[str]) -> Rules:
 
 
 SWIFTFORMER_BLOCK: Rules = (
-    Rule(r"(local_representation\.|)dwconv\.", r"\1depth_wise_conv."),
-    Rule(r"(local_representation\.|)norm\."),
-    Rule(r"(local_representation\.|)pwconv([12])\.", r"\1point_wise_conv\2."),
     Rule(r"(local_representation\.layer_scale|layer_scale|layer_scale_[12])\.gamma", r"\1"),
-    Rule(r"attn\.(to_query|to_key|proj|final)\."),
-    Rule(r"attn\.w_g"),
-    Rule(r"linear\.(norm1|fc1|fc2)\."),
+    *rules.SWIFTFORMER_BLOCK,
 )
 
 

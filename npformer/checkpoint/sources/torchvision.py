@@ -14,6 +14,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     for n in range(8)
 }
 
+MARKS = {"efficientnet": r"features\.\d+\.\d+\.block\."}
+
 
 def rename(keys: Iterable[str], family: str) -> dict[str, str]:
     """What each of torchvision's keys is called here. `family`: "efficientnet".
@@ -50,7 +52,7 @@ def efficientnet(keys: list[str]) -> Rules:
     return (
         Rule(r"features\.0\.0\.", "efficientnet.embeddings.convolution."),
         Rule(r"features\.0\.1\.", "efficientnet.embeddings.batchnorm."),
-        *efficientnet_blocks(keys, r"features\.([1-7])\.(\d+)\.block\.", r"3\.0\.", EXPANDING, PLAIN),
+        *efficientnet_blocks(keys, r"features\.([1-7])\.(\d+)\.block\.", r"3\.[01]\.", EXPANDING, PLAIN),
         Rule(r"features\.8\.0\.", "efficientnet.encoder.top_conv."),
         Rule(r"features\.8\.1\.", "efficientnet.encoder.top_bn."),
         Rule(r"classifier\.1\.", "classifier."),
