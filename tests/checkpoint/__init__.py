@@ -1,0 +1,1 @@
+"""Tests of npformer.checkpoint that need no torch."""
