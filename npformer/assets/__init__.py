@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 
 _HERE = Path(__file__).parent
@@ -15,10 +16,13 @@ def shipped_models() -> list[str]:
     return sorted(path.parent.name for path in _HERE.glob("*/config.json"))
 
 
-def model_directory(name_or_path: str | Path) -> Path:
-    """Find a model: a directory on disk, or the name of a shipped model.
+def model_directory(name_or_path: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
+    """Find a model: a directory on disk, the name of a shipped model, or "owner/name" on the Hugging Face Hub.
 
-    Raises FileNotFoundError, naming the nearest shipped model.
+    From the hub it is fetched, unless the cache holds it: the branch, tag or commit that `revision` names, or the main
+    branch; without `weights` only its settings.
+
+    Raises FileNotFoundError, naming the nearest shipped model, or as `checkpoint.hub.download`.
     """
     path = Path(name_or_path)
     if path.is_dir():
@@ -26,10 +30,19 @@ def model_directory(name_or_path: str | Path) -> Path:
     shipped = shipped_models()
     if str(name_or_path) in shipped:
         return _HERE / str(name_or_path)
+    if is_hub_name(name_or_path):
+        from ..checkpoint.hub import download
+
+        return download(str(name_or_path), revision=revision, weights=weights)
     near = difflib.get_close_matches(str(name_or_path), shipped, 1) or shipped
     raise FileNotFoundError(
         f"model {str(name_or_path)!r} is neither a directory nor a shipped model (did you mean {' or '.join(near)}?)"
     )
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Whether a name has the form of a repository on the hub, "owner/name", and is no directory here."""
+    return re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name)) is not None and not Path(name).exists()
 
 
 def sample_pictures() -> dict[Path, str]:

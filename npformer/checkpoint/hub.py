@@ -1,0 +1,174 @@
+"""Fetching a model from the Hugging Face Hub, into the cache that every user of the hub shares.
+
+Needs huggingface_hub, which does the work and obeys the environment it always obeys: HF_HOME says where the cache is,
+HF_ENDPOINT who is asked, HF_TOKEN who asks, and HF_HUB_OFFLINE=1 that nobody is. Only what a model is made of here is
+fetched: settings and weights, never code, nor what a training run left beside them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from .json_object import read_json
+
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+# Best first: what cannot hold code before what can, one file before an index that names several.
+INDEX = ".index.json"
+WEIGHTS = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+    "tf_model.h5",
+)
+
+
+def download(repo_id: str, *, revision: str | None = None, weights: bool = True) -> Path:
+    """Fetch a model into the hub's cache, or find it there, and return the directory that holds its files.
+
+    `repo_id` is "owner/name"; `revision` a branch, tag or commit, None for the main branch. A branch is asked for
+    anew each time, and the cache answers where the hub cannot be reached. The directory holds `config.json`,
+    `preprocessor_config.json` where there is one, and, unless `weights` is False, the weights: `model.safetensors`, or
+    else `pytorch_model.bin`, whole or in shards, or else `tf_model.h5`.
+
+    Raises FileNotFoundError where huggingface_hub, the repository, the revision or a file is missing, or is not in the
+    cache and HF_HUB_OFFLINE is set; PermissionError where the hub wants to know who asks; ValueError for a name or an
+    index that cannot be; OSError where the hub cannot be reached or the connection breaks.
+    """
+    repository = _Repository(_library(repo_id), repo_id, revision)
+    config = repository.fetch(CONFIG)
+    if config is None:
+        raise repository.lacks(CONFIG)
+    # From here on this very commit, so that files of two versions never mix.
+    repository.commit = config.parent.name
+    repository.fetch(PROCESSOR)
+    if weights:
+        _fetch_weights(repository)
+    return config.parent
+
+
+def _fetch_weights(repository: _Repository) -> None:
+    """The best weights that the repository has, shards included."""
+    for name in WEIGHTS:
+        path = repository.fetch(name)
+        if path is None:
+            continue
+        for shard in _shards(path) if name.endswith(INDEX) else ():
+            if repository.fetch(shard) is None:
+                raise repository.lacks(f"{shard}, which {name} names")
+        return
+    raise repository.lacks(f"weights that can be read here: {', '.join(WEIGHTS)}")
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index names, once each. Raises ValueError for anything but weights that lie beside it."""
+    weight_map = read_json(index).get("weight_map")
+    suffix = Path(index.name.removesuffix(INDEX)).suffix
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise ValueError(f"{index} must map tensor names to files under weight_map")
+    shards = sorted(set(weight_map.values()))
+    for shard in shards:
+        if "/" in shard or "\\" in shard or not shard.endswith(suffix):
+            raise ValueError(f"{index} names the shard {shard!r}, which must be a plain file name ending in {suffix}")
+    return shards
+
+
+def _library(repo_id: str) -> Any:
+    """The module huggingface_hub, imported only where it is needed."""
+    try:
+        for submodule in ("constants", "utils"):  # its attributes only once they are imported
+            importlib.import_module(f"huggingface_hub.{submodule}")
+        return importlib.import_module("huggingface_hub")
+    except ImportError:
+        raise FileNotFoundError(
+            f"{repo_id!r} is no directory here, and to fetch it from the Hugging Face Hub, huggingface_hub must be "
+            'installed: pip install "npformer[hub]"'
+        ) from None
+
+
+class _Repository:
+    """A repository of the hub, at a revision and then, once `commit` is known, at that commit."""
+
+    def __init__(self, library: Any, repo_id: str, revision: str | None) -> None:
+        self.library = library
+        self.repo_id = repo_id
+        self.revision = revision
+        self.commit: str | None = None
+
+    @property
+    def offline(self) -> bool:
+        """Whether HF_HUB_OFFLINE forbids to ask."""
+        return bool(self.library.constants.HF_HUB_OFFLINE)
+
+    def fetch(self, name: str) -> Path | None:
+        """One file's place in the cache; None where the repository or, offline, the cache does not have it."""
+        errors = self.library.utils
+        if self.commit is not None:  # a commit never changes, so neither does the answer
+            known = self.library.try_to_load_from_cache(self.repo_id, name, revision=self.commit)
+            if known is not None:
+                return Path(known) if isinstance(known, str) else None
+        try:
+            return Path(self.library.hf_hub_download(self.repo_id, name, revision=self.commit or self.revision))
+        except errors.LocalEntryNotFoundError as error:  # neither cached nor to be had; a kind of EntryNotFoundError
+            if self.offline:
+                return None
+            raise self._unreachable(name, error) from None
+        except errors.EntryNotFoundError:
+            return None
+        except Exception as error:  # whatever the library, and the one it asks the hub with, may raise
+            raise self._explained(name, error) from None
+
+    def lacks(self, what: str) -> FileNotFoundError:
+        """The error for a file that must be there."""
+        if self.offline:
+            return FileNotFoundError(
+                f"HF_HUB_OFFLINE is set, and of {self._name()} the cache in {self.library.constants.HF_HUB_CACHE} "
+                f"holds no {what}"
+            )
+        return FileNotFoundError(f"the repository {self._name()} holds no {what}")
+
+    def _unreachable(self, name: str, error: Exception) -> OSError:
+        """The hub could not be asked, or answered with an error of its own."""
+        status = _status(error.__cause__)
+        if status == 401:
+            return self._refused()
+        reason = "cannot be reached" if status is None else f"answered with an error ({status})"
+        return OSError(f"{self._hub()} {reason}, and {name} of {self._name()} is not in the cache")
+
+    def _explained(self, name: str, error: Exception) -> Exception:
+        """An error of the library in one sentence. The order matters: a gated repository counts as not found there."""
+        errors = self.library.utils
+        if isinstance(error, errors.HFValidationError):
+            return ValueError(f"a repository's name must look like 'owner/name', got {self.repo_id!r}")
+        if isinstance(error, errors.GatedRepoError):
+            return PermissionError(
+                f"the repository {self._name()} is open only to those whom its owner let in: ask for access on "
+                f"{self._hub()}/{self.repo_id}, then set HF_TOKEN to your token"
+            )
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return FileNotFoundError(
+                f"{self.repo_id!r} is no directory here, nor a repository that {self._hub()} shows you (a private one "
+                "needs HF_TOKEN)"
+            )
+        if isinstance(error, errors.RevisionNotFoundError):
+            return FileNotFoundError(f"the repository {self.repo_id} has no revision {self.revision!r}")
+        if _status(error) == 401:
+            return self._refused()
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return OSError(f"{name} of {self._name()} could not be fetched from {self._hub()}: {lines[0][:300]}")
+
+    def _refused(self) -> PermissionError:
+        return PermissionError(f"{self._hub()} does not accept your token, from HF_TOKEN or from a login: replace it")
+
+    def _hub(self) -> str:
+        return str(self.library.constants.ENDPOINT)
+
+    def _name(self) -> str:
+        return self.repo_id if self.revision is None else f"{self.repo_id} at {self.revision}"
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The hub's answer that an error is about, such as 404, if it is about one."""
+    return getattr(getattr(error, "response", None), "status_code", None)
