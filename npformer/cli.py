@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from . import __version__, ops
-from .assets import DEFAULT_MODEL, model_directory, sample_pictures
+from .assets import DEFAULT_MODEL, is_hub_name, model_directory, sample_pictures
+from .assets.imagenet import imagenet_labels
 from .checkpoint import read_json
 from .image import BaseImageProcessor
+from .models.auto import AutoImageProcessor
 from .models.pretrained import PreTrainedModel
 from .models.registry import VARIANTS, find_variant, get_model, image_processor, list_models, model_config
 from .picture import load_image
@@ -35,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return 130
-    except (ValueError, TypeError, IndexError, OSError) as error:
+    except (ValueError, TypeError, IndexError, OSError, ImportError) as error:
         print(f"npformer: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -46,12 +48,12 @@ def classify(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     truth = {} if args.pictures else sample_pictures()
     pictures = [Path(name) for name in args.pictures] or list(truth)
-    if find_variant(args.model):
+    if is_random(args.model):
         raise ValueError(
             f"--model {args.model} has no weights here and would only guess; give a directory that holds some"
         )
     model, processor = load_model(args.model)
-    labels = model.config.id2label
+    labels = class_names(model.config.id2label)
     if not 1 <= args.top <= len(labels):
         raise ValueError(f"--top must lie between 1 and {len(labels)}, the number of labels, got {args.top}")
     results = []
@@ -73,11 +75,17 @@ def classify(args: argparse.Namespace) -> None:
         _print_predictions(results, args.model, model, time.perf_counter() - started)
 
 
+def class_names(id2label: dict[int, str]) -> dict[int, str]:
+    """A config's names, or ImageNet-1k's where it has a thousand classes and calls them LABEL_0, LABEL_1, ..."""
+    unnamed = all(name == f"LABEL_{index}" for index, name in id2label.items())
+    return dict(enumerate(imagenet_labels())) if unnamed and len(id2label) == 1000 else id2label
+
+
 def summary(args: argparse.Namespace) -> None:
     """Print a model's layers."""
     if args.size is not None and args.size < 1:
         raise ValueError(f"--size must be at least 1, got {args.size}")
-    model, processor = load_model(args.model, args.size)
+    model, processor = load_model(args.model, args.size, weights=False)
     size = args.size or processor_size(processor)
     table = format_summary(summarize(model, size, size))
     print(f"{args.model} on one picture of {size} x {size}\n\n{table}")
@@ -85,7 +93,7 @@ def summary(args: argparse.Namespace) -> None:
 
 def record_trace(args: argparse.Namespace) -> None:
     """Record every value of one forward pass."""
-    if find_variant(args.model):
+    if is_random(args.model):
         print(f"npformer: {args.model} has no weights here; they are random, from seed 0", file=sys.stderr)
     model, processor = load_model(args.model)
     model = model if model.dtype == np.dtype(args.dtype) else model.astype(args.dtype)
@@ -140,15 +148,44 @@ def _model_row(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def load_model(name: str, size: int | None = None) -> tuple[PreTrainedModel, BaseImageProcessor]:
+def convert(args: argparse.Namespace) -> None:
+    """Turn a checkpoint from anywhere into a model directory."""
+    from .convert import pipeline, verify  # here alone: most commands need none of it
+
+    labels = pipeline.read_labels(Path(args.labels)) if args.labels else None
+    checkpoint = pipeline.load_checkpoint(args.source, source=args.source_name, variant=args.variant, labels=labels)
+    print("\n".join(pipeline.describe(checkpoint)))
+    digest = checkpoint.save(Path(args.directory), args.dtype)
+    arrays = len(checkpoint.model.state_dict())
+    print(
+        f"wrote       {args.directory}: {arrays} arrays in {args.dtype}, model.safetensors has SHA-256\n{digest:>76}"
+    )
+    if args.verify:
+        verify.reread(checkpoint, Path(args.directory), args.dtype)
+        result = verify.largest_difference(checkpoint, Path(args.directory))
+        told = (
+            result if isinstance(result, str) else f"largest difference {result[0]:.1e}, logits up to {result[1]:.3g}"
+        )
+        print(f"verified    read back equal; {told}")
+
+
+def load_model(
+    name: str, size: int | None = None, *, weights: bool = True
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """A classifier and its image processor by name or directory; a variant's weights are random, from seed 0.
 
-    `size` builds a variant for pictures of that side instead of its own.
+    `size` builds a variant for pictures of that side instead of its own. Without `weights` nothing is fetched from the
+    hub for a name that is a variant's too.
     """
-    if find_variant(name) is None:
-        return get_model(name, pretrained=True), image_processor(name)
+    if not is_random(name) if weights else find_variant(name) is None:
+        return get_model(name, pretrained=True), AutoImageProcessor.from_pretrained(name)
     config, architecture = model_config(name, **({} if size is None else {"image_size": size}))
     return architecture(config, seed=0), image_processor(name, size)  # type: ignore[call-arg]
+
+
+def is_random(name: str) -> bool:
+    """Whether a name stands for a network without weights: a variant, but no repository on the hub."""
+    return find_variant(name) is not None and not is_hub_name(name)
 
 
 def processor_size(processor: BaseImageProcessor) -> int:
@@ -230,6 +267,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--size", type=int, metavar="N", help="side of the picture in pixels (default: the model's)")
     command.set_defaults(run=summary)
+
+    command = commands.add_parser("convert", help="turn a checkpoint of another library into a model directory")
+    command.add_argument("source", metavar="SOURCE", help="a weight file, or a directory with one")
+    command.add_argument("directory", metavar="OUT_DIR", help="where to write; new or empty")
+    command.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="default: %(default)s")
+    command.add_argument(
+        "--source", dest="source_name", metavar="NAME", help="whose names the weights have: timm, ..."
+    )
+    command.add_argument(
+        "--variant", metavar="NAME", help="the network, by any name of `npformer models` or its source"
+    )
+    command.add_argument("--labels", metavar="FILE", help="names of the classes: one a line, or JSON")
+    command.add_argument("--verify", action="store_true", help="read back, and compare with the source's own library")
+    command.set_defaults(run=convert)
 
     command = commands.add_parser("record", help="save every value of one forward pass as safetensors")
     command.add_argument("model", metavar="MODEL", help=names)

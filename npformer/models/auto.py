@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from ..assets import model_directory
 from ..checkpoint import read_json
+from ..convert.timm_config import TimmImageProcessor, is_timm_config, read_timm_config
 from ..image import (
     BaseImageProcessor,
     EfficientFormerImageProcessor,
@@ -43,6 +44,7 @@ CLASSIFIERS: dict[str, tuple[type[PreTrainedModel], ...]] = {
 PROCESSORS: dict[str, type[BaseImageProcessor]] = {
     "EfficientFormerImageProcessor": EfficientFormerImageProcessor,
     "EfficientNetImageProcessor": EfficientNetImageProcessor,
+    "TimmImageProcessor": TimmImageProcessor,
     "ViTImageProcessor": ViTImageProcessor,
 }
 # Where a file names no processor: each family's own.
@@ -57,9 +59,13 @@ class AutoConfig:
     """Reads any supported model's config: `AutoConfig.from_pretrained(directory)`."""
 
     @staticmethod
-    def from_pretrained(name_or_path: str | Path, **overrides: Any) -> PretrainedConfig:
+    def from_pretrained(
+        name_or_path: str | Path, *, revision: str | None = None, **overrides: Any
+    ) -> PretrainedConfig:
         """The config in `config.json`, of the class its `model_type` names. Raises ValueError for an unknown one."""
-        settings = read_config(name_or_path)
+        settings = read_config(name_or_path, revision)
+        if is_timm_config(settings):
+            return _timm_config(settings, overrides)
         return CONFIGS[_model_type(settings, name_or_path)].from_dict(settings, **overrides)
 
 
@@ -67,41 +73,54 @@ class AutoModel:
     """Loads any supported model without its head: `AutoModel.from_pretrained(directory)`."""
 
     @staticmethod
-    def from_pretrained(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
+    def from_pretrained(name_or_path: str | Path, *, revision: str | None = None, **options: Any) -> PreTrainedModel:
         """The bare model that `config.json` names by its `model_type`; options as the class's own from_pretrained."""
-        model_type = _model_type(read_config(name_or_path), name_or_path)
-        return BARE_MODELS[model_type].from_pretrained(name_or_path, **options)
+        directory = model_directory(name_or_path, revision)
+        model_type = _model_type(read_config(directory), name_or_path)
+        return BARE_MODELS[model_type].from_pretrained(directory, **options)
 
 
 class AutoModelForImageClassification:
     """Loads any supported classifier: `AutoModelForImageClassification.from_pretrained(directory)`."""
 
     @staticmethod
-    def from_pretrained(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
-        """The classifier that `config.json` names under `architectures`, or else its family's plain one."""
-        settings = read_config(name_or_path)
+    def from_pretrained(name_or_path: str | Path, *, revision: str | None = None, **options: Any) -> PreTrainedModel:
+        """The classifier that `config.json` names under `architectures`, or else its family's plain one.
+
+        timm's directories name no class: for EfficientFormer it is the one that averages two heads, as timm does.
+        """
+        directory = model_directory(name_or_path, revision)
+        settings = read_config(directory)
         model_type = _model_type(settings, name_or_path)
-        return classifier_named(model_type, settings.get("architectures")).from_pretrained(name_or_path, **options)
+        named = [CLASSIFIERS[model_type][-1].__name__] if is_timm_config(settings) else settings.get("architectures")
+        return classifier_named(model_type, named).from_pretrained(directory, **options)
 
 
 class AutoImageProcessor:
     """Loads a model directory's image processor: `AutoImageProcessor.from_pretrained(directory)`."""
 
     @staticmethod
-    def from_pretrained(name_or_path: str | Path, **overrides: Any) -> BaseImageProcessor:
+    def from_pretrained(
+        name_or_path: str | Path, *, revision: str | None = None, **overrides: Any
+    ) -> BaseImageProcessor:
         """The processor in `preprocessor_config.json`, of the class its `image_processor_type` names.
 
         Files from before that key existed name a `feature_extractor_type`, or nothing; then `config.json`'s model type
-        decides. Raises FileNotFoundError or ValueError.
+        decides. timm's settings are in its config.json. Raises FileNotFoundError or ValueError.
         """
-        path = model_directory(name_or_path) / "preprocessor_config.json"
+        directory = model_directory(name_or_path, revision, weights=False)
+        path = directory / "preprocessor_config.json"
         if not path.is_file():
+            config = directory / "config.json"
+            timms = read_json(config) if config.is_file() else {}
+            if is_timm_config(timms):
+                return TimmImageProcessor.from_dict(read_timm_config(timms).processor.to_dict(), **overrides)
             raise FileNotFoundError(f"{path.parent} holds no {path.name}")
         settings = read_json(path)
         old_name = str(settings.get("feature_extractor_type", "")).replace("FeatureExtractor", "ImageProcessor")
         name = str(settings.get("image_processor_type", old_name)).removesuffix("Fast")
         if not name:
-            model_type = _model_type(read_config(name_or_path), name_or_path)
+            model_type = _model_type(read_config(directory), name_or_path)
             name = DEFAULT_PROCESSORS[model_type]
         if name not in PROCESSORS:
             _unknown(path, "image_processor_type", name, PROCESSORS)
@@ -116,7 +135,19 @@ def classifier_named(model_type: str, architectures: Any) -> type[PreTrainedMode
     return (wanted or classes)[0]
 
 
+def _timm_config(settings: dict[str, Any], overrides: dict[str, Any]) -> PretrainedConfig:
+    """The config of the model that timm's config.json describes."""
+    from .registry import model_config  # which imports this module
+
+    found = read_timm_config(settings)
+    labels = {"num_labels": found.num_labels} if found.labels is None else {"id2label": dict(enumerate(found.labels))}
+    known = {"num_channels": found.num_channels, "image_size": found.image_size[0], **labels}
+    return model_config(found.architecture, **{**known, **overrides})[0]
+
+
 def _model_type(settings: dict[str, Any], name_or_path: str | Path) -> str:
+    if is_timm_config(settings):
+        return read_timm_config(settings).architecture.removeprefix("tf_").partition("_")[0]
     model_type = settings.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIGS:
         _unknown(name_or_path, "model_type", model_type, CONFIGS)

@@ -123,18 +123,18 @@ class PretrainedConfig:
         return cls(**{**{name: value for name, value in settings.items() if name not in stale}, **overrides})
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **overrides: Any) -> Self:
-        """Read `config.json` of a directory or shipped model. Raises FileNotFoundError or ValueError."""
-        return cls.from_dict(read_config(name_or_path), **overrides)
+    def from_pretrained(cls, name_or_path: str | Path, *, revision: str | None = None, **overrides: Any) -> Self:
+        """Read `config.json` of a directory, shipped model or repository. Raises FileNotFoundError or ValueError."""
+        return cls.from_dict(read_config(name_or_path, revision), **overrides)
 
     def __repr__(self) -> str:
         """The class and its settings."""
         return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=repr)}"
 
 
-def read_config(name_or_path: str | Path) -> dict[str, Any]:
-    """Read the `config.json` of a directory or shipped model, whatever model it is for."""
-    path = model_directory(name_or_path) / CONFIG_NAME
+def read_config(name_or_path: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """Read the `config.json` of a directory, shipped model or repository, whatever model it is for."""
+    path = model_directory(name_or_path, revision, weights=False) / CONFIG_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} holds no {CONFIG_NAME}")
     return read_json(path)

@@ -13,6 +13,8 @@ import numpy as np
 from .. import ops
 from ..assets import model_directory
 from ..checkpoint import read_checkpoint, write_checkpoint, write_text
+from ..checkpoint.safetensors_file import INDEX_NAME, WEIGHTS_NAME
+from ..convert.timm_config import is_timm_config
 from ..nn import Conv2d, Identity, Linear, Module
 from ..ops import Array
 from .config import CONFIG_NAME, PretrainedConfig, is_whole, read_config, require, to_json
@@ -61,17 +63,30 @@ class PreTrainedModel(Module):
         return output if chosen(return_dict, self.config.return_dict) else output.to_tuple()
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, *, dtype: Any = np.float32, **overrides: Any) -> Self:
-        """Load a model: `config.json` and `model.safetensors` (or its shards) of a directory, or a shipped model.
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, dtype: Any = np.float32, revision: str | None = None, **overrides: Any
+    ) -> Self:
+        """Load a model: `config.json` and the weights of a directory, a shipped model, or a repository on the hub.
 
-        Weights of the wanted dtype stay mapped in the file; others are converted. `overrides` change the config.
-        A checkpoint with a head loads into the bare model too; a head this class does not use is left out aloud.
+        Weights are `model.safetensors`, `pytorch_model.bin` (read without running what is in it), either whole or in
+        shards, or `tf_model.h5`; directories of timm's are understood, too. Weights of the wanted dtype stay mapped in
+        the file; others are converted. `overrides` change the config. A checkpoint with a head loads into the bare
+        model too; a head this class does not use is left out aloud. `revision` is a branch, tag or commit on the hub.
 
         Raises FileNotFoundError; ValueError for a damaged file or weights that do not fit (all of them listed); or
         TypeError for an override that is no setting of the config.
         """
-        directory = model_directory(name_or_path)
+        directory = model_directory(name_or_path, revision)
         settings = read_config(directory)
+        if is_timm_config(settings):
+            from ..convert.pipeline import load_checkpoint  # which imports this module
+
+            foreign = load_checkpoint(directory, overrides=overrides).model
+            if not isinstance(foreign.config, cls.config_class):
+                raise ValueError(f"{directory} holds a {type(foreign).__name__}, which {cls.__name__} cannot load")
+            twin = cls(foreign.config, init_weights=False)  # type: ignore[call-arg]
+            twin = twin.astype(dtype) if np.dtype(dtype) != np.float32 else twin
+            return twin.load_state_dict(twin._select(foreign.state_dict()))
         known = {"num_labels", *vars(cls.config_class()), *settings}
         for name in overrides:
             if name not in known:  # most likely misspelt, and without effect
@@ -81,7 +96,7 @@ class PreTrainedModel(Module):
         if np.dtype(dtype) != np.float32:
             model = model.astype(dtype)
         try:
-            return model.load_state_dict(model._select(read_checkpoint(directory)))
+            return model.load_state_dict(model._select(_read_state(directory)))
         except ValueError as error:
             raise ValueError(f"{directory}: {error}") from None
 
@@ -167,6 +182,15 @@ class PreTrainedModel(Module):
         if self.config.num_labels == 1:
             return ops.mse_loss(logits.reshape(-1), labels.reshape(-1))
         return ops.mse_loss(logits, labels)
+
+
+def _read_state(directory: Path) -> dict[str, np.ndarray]:
+    """The weights of a directory by the names they have here."""
+    if any((directory / name).is_file() for name in (WEIGHTS_NAME, INDEX_NAME)):
+        return read_checkpoint(directory)
+    from ..convert.pipeline import read_state  # which imports this module
+
+    return read_state(directory)
 
 
 def chosen(argument: bool | None, default: bool) -> bool:

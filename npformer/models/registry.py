@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..assets import model_directory, shipped_models
-from ..checkpoint.sources import timm
+from ..assets import is_hub_name, model_directory, shipped_models
+from ..checkpoint.sources import mmpretrain, timm, transformers
 from ..image import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -67,14 +67,9 @@ VARIANTS: dict[str, Variant] = {
 
 # Other libraries' names: the variant, and the settings in which their weights differ from its defaults.
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{f"snap-research/efficientformer-{n}-300": (f"efficientformer-{n}", {}) for n in ("l1", "l3", "l7")},
-    **{f"google/efficientnet-b{n}": (f"efficientnet-b{n}", {}) for n in range(8)},
-    **{f"MBZUAI/swiftformer-{n}": (f"swiftformer-{n}", {}) for n in ("xs", "s", "l1", "l3")},
-    **{
-        f"efficientformer-{n}_3rdparty_8xb128_in1k": (f"efficientformer-{n}", {"layer_norm_eps": 1e-5})
-        for n in ("l1", "l3", "l7")
-    },
-    **{name: (here.variant, here.settings) for name, here in timm.ARCHITECTURES.items()},
+    name: (here.variant, here.settings)
+    for source in (transformers, mmpretrain, timm)
+    for name, here in source.ARCHITECTURES.items()
 }
 
 
@@ -98,7 +93,8 @@ def get_model(
     """Build a classifier by name: a variant, a shipped model, another library's name for a variant, or a directory.
 
     Weights are random (repeatable with `seed`), unless `pretrained` is True, which takes those of the shipped model or
-    directory, or is itself a directory to take them from. npformer ships no weights of the published variants.
+    directory, or of a repository on the hub ("google/efficientnet-b0"), or is itself a directory or repository to take
+    them from. npformer ships no weights of the published variants.
     `overrides` change settings of the config, such as `num_labels` (1000 for a variant) or `image_size`; `dtype` is
     float32 unless given. timm's names come with timm's settings: "efficientnet_b0" pads symmetrically.
 
@@ -106,7 +102,7 @@ def get_model(
     override that is no setting.
     """
     if pretrained is not False:
-        found = find_variant(name)
+        found = None if is_hub_name(name) else find_variant(name)
         if pretrained is True and found:
             raise ValueError(
                 f"pretrained must be a directory with weights of {found[0]}, which npformer does not ship, got True"
@@ -148,7 +144,7 @@ def image_processor(name: str | Path, image_size: int | None = None) -> BaseImag
     if found is None:
         return AutoImageProcessor.from_pretrained(_directory(name))
     variant = VARIANTS[found[0]]
-    return _PROCESSORS[variant.architecture](image_size or variant.image_size)
+    return PROCESSORS[variant.architecture.config_class.model_type](image_size or variant.image_size)
 
 
 def find_variant(name: str | Path) -> tuple[str, dict[str, Any]] | None:
@@ -173,6 +169,8 @@ def _directory(name: str | Path) -> Path:
     try:
         return model_directory(name)
     except FileNotFoundError:
+        if is_hub_name(name):
+            raise  # what the hub said
         known = {known.lower(): known for known in list_models(aliases=True)}
         parts = [full for low, full in known.items() if low.endswith(f"-{str(name).lower()}")]
         near = parts or [known[low] for low in difflib.get_close_matches(str(name).lower(), known, 2, 0.5)]
@@ -193,8 +191,9 @@ def _swiftformer_processor(side: int) -> BaseImageProcessor:
     return ViTImageProcessor(size=side, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
 
 
-_PROCESSORS: dict[type[PreTrainedModel], Callable[[int], BaseImageProcessor]] = {
-    _FORMER: _efficientformer_processor,
-    _NET: _efficientnet_processor,
-    _SWIFT: _swiftformer_processor,
+# By family: the image processor for pictures of a given side, with ImageNet's statistics.
+PROCESSORS: dict[str, Callable[[int], BaseImageProcessor]] = {
+    "efficientformer": _efficientformer_processor,
+    "efficientnet": _efficientnet_processor,
+    "swiftformer": _swiftformer_processor,
 }

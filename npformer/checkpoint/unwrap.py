@@ -1,0 +1,241 @@
+"""Finding the state dict in what a file holds: behind wrappers, beside an optimizer, inside a pickled module.
+
+Works on the trees of `unpickle`; plain dicts of arrays are such trees too.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from .torch_tensor import is_tensor
+from .unpickle import Call, Long, Named, shown
+from .weights import CheckpointError
+
+# Where training scripts put the weights, in the order of trust: where two are there, the first is taken.
+_WRAPPERS = (
+    "state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "params", "weights",
+    "generator", "student",
+)  # fmt: skip
+_AVERAGES = ("model_ema", "state_dict_ema", "ema_state_dict", "params_ema", "ema_model", "ema")
+_TRAINING = {
+    "optimizer", "optimizers", "optim", "optimizer_state", "optimizer_states", "optimizer_state_dict", "lr_scheduler",
+    "lr_schedulers", "scheduler", "schedulers", "scheduler_state_dict", "param_schedulers", "scaler", "amp_scaler",
+    "grad_scaler", "amp", "message_hub", "loops", "callbacks", "hooks", "rng_state", "criterion", "loss",
+}  # fmt: skip
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+_COUNTERS = {"steps", "n_averaged"}  # how often an average was updated: beside the weights, without their prefix
+_MAPPINGS = {f"collections.{name}" for name in ("OrderedDict", "defaultdict", "Counter")} | {"builtins.dict"}
+_MAX_LOOKS = 400_000  # entries of mappings; a file with optimizer and moving average needs some 20,000
+_MAX_NAMES = 50_000
+_MAX_NAME = 500  # characters; also what bounds how deep modules may nest
+_MAX_VALUE = 200  # characters of a value worth keeping as metadata
+_SETTINGS = ("args", "meta", "hyper_parameters", "config")
+
+
+def unwrap(tree: Any, source: str = "the file") -> tuple[dict[str, Any], list[str]]:
+    """The tensors of a tree by name, and what was seen through or left out, one sentence each.
+
+    Weights under a key such as `state_dict` or `model` win over their moving average, which is read only where nothing
+    else is there. Nested mappings and pickled modules are flattened with dots. Prefixes such as `module.` go when
+    every name has them. Raises CheckpointError where there is no tensor; `source` names the file in it.
+    """
+    found, notes = find_tensors(tree, source)
+    stripped, more = strip_prefixes(found)
+    return stripped, notes + more
+
+
+def find_tensors(tree: Any, source: str) -> tuple[dict[str, Any], list[str]]:
+    """`unwrap` without the prefixes: names as the file has them."""
+    search = _Search(source)
+    node, path, left = tree, [], []
+    content = search.mapping(node)
+    while key := search.wrapper(node, content):
+        left += [name for name in map(_text, content) if name != key]
+        path.append(key)
+        node = content[key]
+        content = search.mapping(node)
+    notes = [f"the weights are under {'.'.join(map(repr, path))}"] if path else []
+    if path and path[-1] in _AVERAGES:
+        notes.append("they are a moving average (EMA): the file has no others")
+    if _is_module(node):
+        notes.append(f"the file holds a whole module, {node.callee}: its tensors were read, its code was not")
+    found, others = search.collect(node, content)
+    left += others
+    if not found:
+        raise CheckpointError(f"{source} holds no tensors")
+    if left:
+        notes.append(f"left out: {_listed(left)}")
+    return found, notes
+
+
+def strip_prefixes(named: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Drop what wrappers put before every name, such as `module.`, and say so."""
+    notes: list[str] = []
+    prefix = _next_prefix(named)
+    while prefix:
+        dropped = [name for name in named if name in _COUNTERS]
+        if dropped:
+            notes.append(f"left out: {_listed(dropped)}")
+        named = {name.removeprefix(prefix): value for name, value in named.items() if name not in _COUNTERS}
+        notes.append(f"the prefix {prefix!r} was dropped from every name")
+        prefix = _next_prefix(named)
+    return named, notes
+
+
+def describe(tree: Any, source: str) -> dict[str, str]:
+    """What a file says of itself beside its weights, as text: epoch, arch, args.model ... (short, plain values)."""
+    search = _Search(source)
+    content = search.content(tree)
+    if content is None or _is_module(tree):
+        return {}
+    found = _plain(content, "")
+    for key in _SETTINGS:
+        part = content.get(key)
+        inner = part.state if isinstance(part, Call) and part.callee == "argparse.Namespace" else part
+        found |= _plain(search.content(inner) or {}, f"{key}.")
+    return found
+
+
+def _plain(content: dict[Any, Any], prefix: str) -> dict[str, str]:
+    return {
+        prefix + key: str(value)
+        for key, value in islice(content.items(), 1000)
+        if isinstance(key, str)
+        and len(key) <= _MAX_VALUE
+        and (isinstance(value, int | float) or (isinstance(value, str) and len(value) <= _MAX_VALUE))
+    }
+
+
+def _is_module(node: Any) -> bool:
+    """Whether this is a torch.nn.Module, told by its state."""
+    return isinstance(node, Call) and isinstance(node.state, dict) and {"_parameters", "_modules"} <= node.state.keys()
+
+
+class _Search:
+    """A walk through one tree, which may be a hostile one: parts shared, cyclic, or growing as they unfold.
+
+    Every look into a mapping is paid for by its length out of one budget, so the walk ends soon whatever the tree.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.left = _MAX_LOOKS
+        self.barren: set[int] = set()  # parts known to hold no tensor, by identity
+
+    def pay(self, looks: int) -> None:
+        self.left -= looks + 1
+        if self.left < 0:
+            raise CheckpointError(f"{self.source} is damaged or hostile: what it holds unfolds without end")
+
+    def mapping(self, node: Any) -> dict[Any, Any]:
+        """What a file's outermost object, or a wrapper in it, holds; anything without content is refused."""
+        content = self.content(node)
+        if is_tensor(node) or content is None:
+            raise CheckpointError(f"{self.source} holds {_kind(node)} where a state dict should be")
+        return content
+
+    def content(self, node: Any) -> dict[Any, Any] | None:
+        """What a mapping or a module holds, by key; None for anything else."""
+        if isinstance(node, dict):
+            self.pay(len(node))
+            return node
+        if not isinstance(node, Call):
+            return None
+        if _is_module(node):
+            return self.module_content(node.state)
+        if node.callee not in _MAPPINGS and node.entries is None:
+            return None
+        pairs = next((arg for arg in node.args if isinstance(arg, list)), [])  # as Python 2 wrote an OrderedDict
+        self.pay(len(pairs) + len(node.entries or ()))
+        content = {p[0]: p[1] for p in pairs if isinstance(p, list | tuple) and len(p) == 2 and isinstance(p[0], str)}
+        return content | (node.entries or {})
+
+    def module_content(self, state: dict[Any, Any]) -> dict[Any, Any]:
+        """Parameters, buffers and child modules: those that its state_dict() would hold, in its order."""
+        hidden = state.get("_non_persistent_buffers_set")
+        hidden = hidden.args[0] if isinstance(hidden, Call) and hidden.args else hidden
+        hidden = hidden if isinstance(hidden, list | tuple) else ()
+        self.pay(len(hidden))
+        skipped = {name for name in hidden if isinstance(name, str)}
+        content: dict[Any, Any] = {}
+        for part in ("_parameters", "_buffers", "_modules"):
+            inner = state.get(part)
+            # A module is no table of modules: following one here would recurse as deep as the file likes.
+            for key, value in ({} if _is_module(inner) else self.content(inner) or {}).items():
+                if value is not None and (part != "_buffers" or key not in skipped):
+                    content[key] = value
+        return content
+
+    def wrapper(self, node: Any, content: dict[Any, Any]) -> str | None:
+        """The key that the weights are under, or None where `content` is the state dict itself."""
+        if _is_module(node):
+            return None
+        for key in (*_WRAPPERS, *_AVERAGES):
+            value = content.get(key)
+            if key in _AVERAGES and any(is_tensor(other) for other in content.values()):
+                return None
+            if not is_tensor(value) and self.holds_tensors(value):
+                return key
+        return None
+
+    def holds_tensors(self, node: Any) -> bool:
+        """Whether a tensor is anywhere in these mappings and modules."""
+        seen: set[int] = set()
+        waiting = [node]
+        while waiting:
+            node = waiting.pop()
+            if is_tensor(node):
+                return True
+            if id(node) in seen or id(node) in self.barren:
+                continue
+            content = self.content(node)
+            if content is not None:
+                seen.add(id(node))
+                waiting += content.values()
+        self.barren |= seen
+        return False
+
+    def collect(self, root: Any, content: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The tensors of a state dict or module by dotted name, and the names of everything else."""
+        nested = _is_module(root) or not any(is_tensor(value) for value in content.values())
+        found: dict[str, Any] = {}
+        others: list[str] = []
+        waiting: list[tuple[str, Any, Any]] = [("", *item) for item in reversed(content.items())]
+        while waiting:
+            prefix, key, value = waiting.pop()
+            name = prefix + _text(key)
+            if len(name) > _MAX_NAME or len(found) + len(others) > _MAX_NAMES:
+                raise CheckpointError(f"{self.source} is damaged or hostile: its names are too long or too many")
+            if isinstance(key, str) and is_tensor(value):
+                found[name] = value
+            elif nested and key not in _TRAINING and not is_tensor(value) and self.holds_tensors(value):
+                inner = self.content(value) or {}
+                waiting += [(f"{name}.", *item) for item in reversed(inner.items())]
+            elif not _is_module(value):  # an activation, say: it has no weights to miss
+                others.append(name)
+        return found, others
+
+
+def _next_prefix(named: dict[str, Any]) -> str | None:
+    names = [name for name in named if name not in _COUNTERS]
+    for prefix in _PREFIXES:
+        if names and all(name.startswith(prefix) and name != prefix for name in names):
+            return prefix
+    return None
+
+
+def _text(key: Any) -> str:
+    return key if isinstance(key, str) else "a key that is no text"
+
+
+def _kind(node: Any) -> str:
+    if is_tensor(node):
+        return "a single tensor"
+    if isinstance(node, Call | Named):
+        return shown(node.callee if isinstance(node, Call) else node.name)
+    return "a text" if isinstance(node, Long) else f"a {type(node).__name__}"
+
+
+def _listed(names: list[str], most: int = 10) -> str:
+    return ", ".join(map(shown, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,1 @@
+"""Weights from anywhere: recognised, renamed, and made into a model here."""
