@@ -24,7 +24,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from npformer.image import EfficientFormerImageProcessor
+from npformer.assets import sample_pictures
+from npformer.image import EfficientFormerImageProcessor, ViTImageProcessor
 from npformer.models.auto import AutoImageProcessor, AutoModelForImageClassification
 from tests import tiny
 
@@ -530,3 +531,41 @@ def test_importing_npformer_imports_no_client() -> None:
     script = "import npformer.checkpoint.hub, sys; sys.exit('huggingface_hub' in sys.modules)"
     package = str(Path(__file__).parents[1])
     subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": package}, check=True)
+
+
+# --- from the command line -------------------------------------------------------------------------------------------
+
+
+def run_cli(client: Client, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "npformer", *arguments]
+    return subprocess.run(
+        command, env=client.environment(**environment), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@needs_client
+def test_one_line_classifies_with_a_model_of_the_hub(hub: Hub, client: Client, tmp_path: Path) -> None:
+    """Under the name of a published variant, which npformer would otherwise only know by name."""
+    config = tiny.config("SwiftFormerForImageClassification", id2label={n: f"thing {n}" for n in range(5)})
+    model = tiny.model("SwiftFormerForImageClassification")
+    model.config = config
+    model.save_pretrained(tmp_path / "model")
+    ViTImageProcessor(size=64).save_pretrained(tmp_path / "model")
+    files = contents(tmp_path / "model")
+    hub.add({**files, **OTHER_FILES}, "MBZUAI/swiftformer-xs")
+    pictures = [str(path) for path in list(sample_pictures())[:2]]
+    done = run_cli(client, "classify", *pictures, "--model", "MBZUAI/swiftformer-xs")
+    assert done.returncode == 0, done.stderr
+    assert "thing " in done.stdout
+    assert "2 pictures" in done.stdout
+    again = run_cli(client, "classify", *pictures, "--model", "MBZUAI/swiftformer-xs", "--json", HF_HUB_OFFLINE="1")
+    assert again.returncode == 0, again.stderr
+    assert {guess["label"] for guess in json.loads(again.stdout)[0]["predictions"]} <= set(config.id2label.values())
+
+
+@needs_client
+def test_the_command_line_refuses_what_the_hub_does_not_have_in_one_sentence(client: Client) -> None:
+    done = run_cli(client, "classify", "--model", "nobody/nothing")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nobody/nothing" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
