@@ -33,8 +33,8 @@ from npformer.checkpoint.sources import keras
 from npformer.checkpoint.weights import CheckpointError
 from npformer.cli import main
 from npformer.convert.pipeline import load_checkpoint, read_labels
-from npformer.convert.timm_config import TimmImageProcessor
 from npformer.image import EfficientFormerImageProcessor, ViTImageProcessor
+from npformer.models.timm_config import TimmImageProcessor
 from tests import tiny
 from tests.support import SWIFT, TWO_HEADS, fill
 from tests.test_sources import our_shapes, their_keys

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from npformer.checkpoint.sources.timm import ARCHITECTURES
-from npformer.convert.timm_config import TimmImageProcessor, is_timm_config, read_timm_config
+from npformer.models.timm_config import TimmImageProcessor, is_timm_config, read_timm_config
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 INNER = {

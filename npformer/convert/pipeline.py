@@ -23,8 +23,8 @@ from ..models.auto import BARE_MODELS, CLASSIFIERS, CONFIGS, AutoImageProcessor
 from ..models.config import CONFIG_NAME, to_json
 from ..models.pretrained import PreTrainedModel
 from ..models.registry import PROCESSORS, VARIANTS
+from ..models.timm_config import TimmConfig, is_timm_config, read_timm_config
 from .recognise import Recognised, recognise
-from .timm_config import TimmConfig, is_timm_config, read_timm_config
 
 PROCESSOR_NAME = "preprocessor_config.json"
 DTYPES = ("float32", "float16")

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 from ..assets import model_directory
 from ..checkpoint import read_json
-from ..convert.timm_config import TimmImageProcessor, is_timm_config, read_timm_config
 from ..image import (
     BaseImageProcessor,
     EfficientFormerImageProcessor,
@@ -24,6 +23,7 @@ from .efficientformer import (
 from .efficientnet import EfficientNetConfig, EfficientNetForImageClassification, EfficientNetModel
 from .pretrained import PreTrainedModel
 from .swiftformer import SwiftFormerConfig, SwiftFormerForImageClassification, SwiftFormerModel
+from .timm_config import TimmImageProcessor, is_timm_config, read_timm_config
 
 CONFIGS: dict[str, type[PretrainedConfig]] = {
     "efficientformer": EfficientFormerConfig,

@@ -14,11 +14,11 @@ from .. import ops
 from ..assets import model_directory
 from ..checkpoint import read_checkpoint, write_checkpoint, write_text
 from ..checkpoint.safetensors_file import INDEX_NAME, WEIGHTS_NAME
-from ..convert.timm_config import is_timm_config
 from ..nn import Conv2d, Identity, Linear, Module
 from ..ops import Array
 from .config import CONFIG_NAME, PretrainedConfig, is_whole, read_config, require, to_json
 from .outputs import Arrays, ModelOutput
+from .timm_config import is_timm_config
 
 
 class PreTrainedModel(Module):

@@ -16,7 +16,7 @@ if not all(importlib.util.find_spec(name) for name in ("timm", "torchvision")):
     pytest.skip("needs timm and torchvision", allow_module_level=True)
 
 from npformer.checkpoint.sources.timm import ARCHITECTURES
-from npformer.convert.timm_config import read_timm_config
+from npformer.models.timm_config import read_timm_config
 from tests.live import torchvision_shim
 
 torchvision_shim.load()
