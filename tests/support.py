@@ -136,10 +136,10 @@ EFFICIENTNETS = {
     "efficientnet-b1": Case(NET, (2, 3, 131, 240), scaled("efficientnet-b1")),
     "efficientnet-b2": Case(NET, (2, 3, 129, 190), scaled("efficientnet-b2"), draws=2),
     "efficientnet-b3": Case(NET, (2, 3, 150, 127), scaled("efficientnet-b3")),
-    "efficientnet-b4": Case(NET, (2, 3, 161, 128), scaled("efficientnet-b4")),
-    "efficientnet-b5": Case(NET, (1, 3, 130, 97), scaled("efficientnet-b5")),
+    "efficientnet-b4": Case(NET, (2, 3, 161, 128), scaled("efficientnet-b4"), draws=3),
+    "efficientnet-b5": Case(NET, (1, 3, 130, 97), scaled("efficientnet-b5"), draws=4),
     "efficientnet-b6": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b6"), draws=4),
-    "efficientnet-b7": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b7")),
+    "efficientnet-b7": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b7"), draws=2),
     "efficientnet-b8": Case(NET, (1, 3, 97, 130), scaled("efficientnet-b8")),
     "net-odd-sizes": Case(NET, (3, 3, 97, 130), {**NARROW, "depthwise_padding": [1, 5, 40]}, draws=16),
     "net-tf-same": Case(
