@@ -32,7 +32,7 @@ def largest_difference(checkpoint: Checkpoint, directory: Path) -> tuple[float, 
     found = checkpoint.found
     maker = _MAKERS.get(found.source)
     if maker is None or found.variant is None:
-        return f"not compared: there is no library to run a {found.family} of {found.source} with"
+        return f"not compared: that is done for published networks of {', '.join(_MAKERS)}"
     try:
         theirs = maker(checkpoint)
     except ImportError as error:
@@ -94,8 +94,17 @@ def _torchvision(checkpoint: Checkpoint) -> Callable[[np.ndarray], np.ndarray]:
     return _run(getattr(torchvision.models, name)(num_classes=checkpoint.model.config.num_labels), checkpoint)
 
 
+def _lukemelas(checkpoint: Checkpoint) -> Callable[[np.ndarray], np.ndarray]:
+    from efficientnet_pytorch import EfficientNet
+
+    return _run(
+        EfficientNet.from_name(checkpoint.found.variant, num_classes=checkpoint.model.config.num_labels), checkpoint
+    )
+
+
 _MAKERS: dict[str, Callable[[Checkpoint], Callable[[np.ndarray], np.ndarray]]] = {
     "transformers": _transformers,
     "timm": _timm,
     "torchvision": _torchvision,
+    "lukemelas": _lukemelas,
 }

@@ -133,6 +133,13 @@ def test_half_precision_files(dtype: str, tmp_path: Path) -> None:
             )
 
 
+def test_verify_compares_with_lukemelas_where_installed(tmp_path: Path, capsys: Any) -> None:
+    package = pytest.importorskip("efficientnet_pytorch")
+    torch.save(package.EfficientNet.from_name("efficientnet-b0").state_dict(), tmp_path / "efficientnet-b0.pth")
+    assert main(["convert", str(tmp_path / "efficientnet-b0.pth"), str(tmp_path / "out"), "--verify"]) == 0
+    assert float(capsys.readouterr().out.rpartition("largest difference ")[2].split(",")[0]) < 1e-10
+
+
 def test_verify_compares_with_the_sources_library(tmp_path: Path, capsys: Any) -> None:
     for name in ("tf_efficientnet_b0", "swiftformer_xs"):
         torch.save(timm.create_model(name, num_classes=3).state_dict(), tmp_path / f"{name}.pth")
