@@ -11,18 +11,11 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from .files import NAMES
 from .json_object import read_json
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
-# Best first: what cannot hold code before what can, one file before an index that names several.
 INDEX = ".index.json"
-WEIGHTS = (
-    "model.safetensors",
-    f"model.safetensors{INDEX}",
-    "pytorch_model.bin",
-    f"pytorch_model.bin{INDEX}",
-    "tf_model.h5",
-)
 
 
 def download(repo_id: str, *, revision: str | None = None, weights: bool = True) -> Path:
@@ -37,7 +30,7 @@ def download(repo_id: str, *, revision: str | None = None, weights: bool = True)
     cache and HF_HUB_OFFLINE is set; PermissionError where the hub wants to know who asks; ValueError for a name or an
     index that cannot be; OSError where the hub cannot be reached or the connection breaks.
     """
-    repository = _Repository(_library(repo_id), repo_id, revision)
+    repository = _Repository(_client(repo_id), repo_id, revision)
     config = repository.fetch(CONFIG)
     if config is None:
         raise repository.lacks(CONFIG)
@@ -51,7 +44,7 @@ def download(repo_id: str, *, revision: str | None = None, weights: bool = True)
 
 def _fetch_weights(repository: _Repository) -> None:
     """The best weights that the repository has, shards included."""
-    for name in WEIGHTS:
+    for name in NAMES:
         path = repository.fetch(name)
         if path is None:
             continue
@@ -59,7 +52,7 @@ def _fetch_weights(repository: _Repository) -> None:
             if repository.fetch(shard) is None:
                 raise repository.lacks(f"{shard}, which {name} names")
         return
-    raise repository.lacks(f"weights that can be read here: {', '.join(WEIGHTS)}")
+    raise repository.lacks(f"weights that can be read here: {', '.join(NAMES)}")
 
 
 def _shards(index: Path) -> list[str]:
@@ -75,7 +68,7 @@ def _shards(index: Path) -> list[str]:
     return shards
 
 
-def _library(repo_id: str) -> Any:
+def _client(repo_id: str) -> Any:
     """The module huggingface_hub, imported only where it is needed."""
     try:
         for submodule in ("constants", "utils"):  # its attributes only once they are imported
@@ -91,8 +84,8 @@ def _library(repo_id: str) -> Any:
 class _Repository:
     """A repository of the hub, at a revision and then, once `commit` is known, at that commit."""
 
-    def __init__(self, library: Any, repo_id: str, revision: str | None) -> None:
-        self.library = library
+    def __init__(self, client: Any, repo_id: str, revision: str | None) -> None:
+        self.client = client
         self.repo_id = repo_id
         self.revision = revision
         self.commit: str | None = None
@@ -100,31 +93,31 @@ class _Repository:
     @property
     def offline(self) -> bool:
         """Whether HF_HUB_OFFLINE forbids to ask."""
-        return bool(self.library.constants.HF_HUB_OFFLINE)
+        return bool(self.client.constants.HF_HUB_OFFLINE)
 
     def fetch(self, name: str) -> Path | None:
         """One file's place in the cache; None where the repository or, offline, the cache does not have it."""
-        errors = self.library.utils
+        errors = self.client.utils
         if self.commit is not None:  # a commit never changes, so neither does the answer
-            known = self.library.try_to_load_from_cache(self.repo_id, name, revision=self.commit)
+            known = self.client.try_to_load_from_cache(self.repo_id, name, revision=self.commit)
             if known is not None:
                 return Path(known) if isinstance(known, str) else None
         try:
-            return Path(self.library.hf_hub_download(self.repo_id, name, revision=self.commit or self.revision))
+            return Path(self.client.hf_hub_download(self.repo_id, name, revision=self.commit or self.revision))
         except errors.LocalEntryNotFoundError as error:  # neither cached nor to be had; a kind of EntryNotFoundError
             if self.offline:
                 return None
             raise self._unreachable(name, error) from None
         except errors.EntryNotFoundError:
             return None
-        except Exception as error:  # whatever the library, and the one it asks the hub with, may raise
+        except Exception as error:  # whatever the client, and the library it asks the hub with, may raise
             raise self._explained(name, error) from None
 
     def lacks(self, what: str) -> FileNotFoundError:
         """The error for a file that must be there."""
         if self.offline:
             return FileNotFoundError(
-                f"HF_HUB_OFFLINE is set, and of {self._name()} the cache in {self.library.constants.HF_HUB_CACHE} "
+                f"HF_HUB_OFFLINE is set, and of {self._name()} the cache in {self.client.constants.HF_HUB_CACHE} "
                 f"holds no {what}"
             )
         return FileNotFoundError(f"the repository {self._name()} holds no {what}")
@@ -138,8 +131,8 @@ class _Repository:
         return OSError(f"{self._hub()} {reason}, and {name} of {self._name()} is not in the cache")
 
     def _explained(self, name: str, error: Exception) -> Exception:
-        """An error of the library in one sentence. The order matters: a gated repository counts as not found there."""
-        errors = self.library.utils
+        """An error of the client in one sentence. The order matters: a gated repository counts as not found there."""
+        errors = self.client.utils
         if isinstance(error, errors.HFValidationError):
             return ValueError(f"a repository's name must look like 'owner/name', got {self.repo_id!r}")
         if isinstance(error, errors.GatedRepoError):
@@ -163,7 +156,7 @@ class _Repository:
         return PermissionError(f"{self._hub()} does not accept your token, from HF_TOKEN or from a login: replace it")
 
     def _hub(self) -> str:
-        return str(self.library.constants.ENDPOINT)
+        return str(self.client.constants.ENDPOINT)
 
     def _name(self) -> str:
         return self.repo_id if self.revision is None else f"{self.repo_id} at {self.revision}"
