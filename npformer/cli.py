@@ -14,14 +14,14 @@ import numpy as np
 
 from . import __version__, ops
 from .assets import DEFAULT_MODEL, is_hub_name, model_directory, sample_pictures
-from .assets.imagenet import imagenet_labels
+from .assets.imagenet import class_names
 from .checkpoint import read_json
 from .image import BaseImageProcessor
 from .models.auto import AutoImageProcessor
 from .models.pretrained import PreTrainedModel
 from .models.registry import VARIANTS, find_variant, get_model, image_processor, list_models, model_config
 from .picture import load_image
-from .summary import format_summary, summarize
+from .summary import align, format_summary, summarize
 from .trace import record
 
 BATCH = 16  # pictures run together; more would only take more memory
@@ -53,7 +53,7 @@ def classify(args: argparse.Namespace) -> None:
             f"--model {args.model} has no weights here and would only guess; give a directory that holds some"
         )
     model, processor = load_model(args.model)
-    labels = class_names(model.config.id2label)
+    labels = class_names([name for _, name in sorted(model.config.id2label.items())])
     if not 1 <= args.top <= len(labels):
         raise ValueError(f"--top must lie between 1 and {len(labels)}, the number of labels, got {args.top}")
     results = []
@@ -65,7 +65,7 @@ def classify(args: argparse.Namespace) -> None:
         milliseconds = (time.perf_counter() - begun) * 1000 / len(batch)
         for path, row in zip(batch, probs, strict=True):
             best = np.argsort(-row, kind="stable")[: args.top]
-            guesses = [{"label": labels[int(i)], "index": int(i), "probability": float(row[i])} for i in best]
+            guesses = [{"label": labels[i], "index": int(i), "probability": float(row[i])} for i in best]
             results.append(
                 {"picture": str(path), "truth": truth.get(path), "predictions": guesses, "milliseconds": milliseconds}
             )
@@ -73,12 +73,6 @@ def classify(args: argparse.Namespace) -> None:
         print(json.dumps(results, indent=2))
     else:
         _print_predictions(results, args.model, model, time.perf_counter() - started)
-
-
-def class_names(id2label: dict[int, str]) -> dict[int, str]:
-    """A config's names, or ImageNet-1k's where it has a thousand classes and calls them LABEL_0, LABEL_1, ..."""
-    unnamed = all(name == f"LABEL_{index}" for index, name in id2label.items())
-    return dict(enumerate(imagenet_labels())) if unnamed and len(id2label) == 1000 else id2label
 
 
 def summary(args: argparse.Namespace) -> None:
@@ -120,10 +114,7 @@ def models(args: argparse.Namespace) -> None:
         ]
         for row in rows
     ]  # fmt: skip
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    for line in [head, *lines]:
-        cells = [cell.rjust(w) if 0 < i < 5 else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths))]
-        print("  ".join(cells).rstrip())
+    print("\n".join(align([head, *lines], right={1, 2, 3, 4})))
     print(
         "\nImageNet-1k: as published, weights not included (sources: npformer/models/registry.py)."
         "\nFashion-MNIST: the shipped models, measured on its 10,000 test pictures."
@@ -177,7 +168,8 @@ def load_model(
     `size` builds a variant for pictures of that side instead of its own. Without `weights` nothing is fetched from the
     hub for a name that is a variant's too.
     """
-    if not is_random(name) if weights else find_variant(name) is None:
+    stored = not is_random(name) if weights else find_variant(name) is None
+    if stored:
         return get_model(name, pretrained=True), AutoImageProcessor.from_pretrained(name)
     config, architecture = model_config(name, **({} if size is None else {"image_size": size}))
     return architecture(config, seed=0), image_processor(name, size)  # type: ignore[call-arg]
@@ -216,9 +208,8 @@ def _print_predictions(results: list[dict[str, Any]], name: str, model: PreTrain
             ]
         )
     keep = [i for i in range(6) if any(line[i] for line in lines)]
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(6)]
-    for line in [head, *lines]:
-        print("  ".join(line[i].rjust(widths[i]) if i == 5 else line[i].ljust(widths[i]) for i in keep).rstrip())
+    shown = [[line[i] for i in keep] for line in [head, *lines]]
+    print("\n".join(align(shown, right={len(keep) - 1})))
     right = sum(result["predictions"][0]["label"] == result["truth"] for result in results)
     score = f"{right} of {len(known)} right; " if known else ""
     mean = sum(result["milliseconds"] for result in results) / len(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,17 +58,24 @@ def format_summary(rows: list[Row]) -> str:
         for row in rows
     ]
     head = ("layer", "class", "output", "parameters", "multiply-adds")
-    widths = [max(len(line[i]) for line in [head, *shown]) for i in range(5)]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in [head, tuple("-" * w for w in widths), *shown]
-    ]
+    rule = ["-" * max(map(len, column)) for column in zip(head, *shown, strict=True)]
+    lines = align([head, rule, *shown], right={3, 4})
     total = rows[0]
     giga = f"{total.multiply_adds / 1e9:.3f} G"
     lines += ["", f"{total.parameters:,} parameters, {giga} multiply-adds ({total.multiply_adds:,})", COUNTING_RULE]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(lines)
+
+
+def align(lines: Sequence[Sequence[str]], right: set[int]) -> list[str]:
+    """Lines of cells as text in columns, those whose numbers are in `right` flush right, the others left."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
 
 
 def _indented(name: str) -> str:

@@ -7,6 +7,12 @@ from pathlib import Path
 _FILE = Path(__file__).with_name("imagenet-1k.txt")
 
 
+def class_names(labels: list[str]) -> list[str]:
+    """Those names, or ImageNet-1k's where they are a thousand that say nothing: LABEL_0, LABEL_1, ..."""
+    unnamed = all(label == f"LABEL_{index}" for index, label in enumerate(labels))
+    return imagenet_labels() if unnamed and len(labels) == 1000 else labels
+
+
 def imagenet_labels() -> list[str]:
     """The names of ImageNet-1k's 1000 classes, in the order in which models number them: 0 is "tench, Tinca tinca".
 

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ..assets.imagenet import imagenet_labels
+from ..assets.imagenet import class_names
 from ..checkpoint import read_json, write_checkpoint, write_text
 from ..checkpoint.files import NAMES, find_weights, read_weights
+from ..checkpoint.safetensors_file import WEIGHTS_NAME
+from ..image import CONFIG_NAME as PROCESSOR_NAME
 from ..image import IMAGENET_MEAN, IMAGENET_STD, BaseImageProcessor, EfficientFormerImageProcessor
 from ..models.auto import BARE_MODELS, CLASSIFIERS, CONFIGS, AutoImageProcessor
 from ..models.config import CONFIG_NAME, to_json
@@ -26,7 +28,6 @@ from ..models.registry import PROCESSORS, VARIANTS
 from ..models.timm_config import TimmConfig, is_timm_config, read_timm_config
 from .recognise import Recognised, recognise
 
-PROCESSOR_NAME = "preprocessor_config.json"
 DTYPES = ("float32", "float16")
 
 
@@ -71,7 +72,7 @@ class Checkpoint:
             write_checkpoint(partial, state, 5 * 10**9)
             write_text(partial / CONFIG_NAME, to_json(settings))
             self.processor.save_pretrained(partial)
-            digest = sha256(partial / "model.safetensors")
+            digest = sha256(partial / WEIGHTS_NAME)
             partial.chmod(0o777 & ~_umask())
             os.replace(partial, directory)
         except BaseException:
@@ -165,12 +166,9 @@ def _name_classes(
         labels = timm.labels
     if labels is None and isinstance(stored, Mapping) and len(stored) == number:
         labels = [str(stored.get(str(index), f"LABEL_{index}")) for index in range(number)]
-    unnamed = labels is None or all(label == f"LABEL_{index}" for index, label in enumerate(labels))
-    if unnamed and number == 1000:
-        labels = imagenet_labels()
-    if labels is not None:
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: index for index, label in enumerate(labels)}
+    labels = class_names([config.id2label[index] for index in range(number)] if labels is None else labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
 
 
 def _half(array: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ def _run(model: Any, checkpoint: Checkpoint) -> Callable[[np.ndarray], np.ndarra
     """A PyTorch model with the file's own weights, in float64, as a function from pictures to logits."""
     import torch
 
-    # As converted, so that a float16 file is not compared with the source's float32.
+    # Read anew: the converted model has them renamed and rearranged, which is what is to be checked.
     state = {name: torch.tensor(np.asarray(array)) for name, array in read_weights(checkpoint.path).arrays.items()}
     model = model.double()
     model.load_state_dict(state)

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from ..assets import model_directory
 from ..checkpoint import read_json
+from ..image import CONFIG_NAME as PROCESSOR_NAME
 from ..image import (
     BaseImageProcessor,
     EfficientFormerImageProcessor,
@@ -109,7 +110,7 @@ class AutoImageProcessor:
         decides. timm's settings are in its config.json. Raises FileNotFoundError or ValueError.
         """
         directory = model_directory(name_or_path, revision, weights=False)
-        path = directory / "preprocessor_config.json"
+        path = directory / PROCESSOR_NAME
         if not path.is_file():
             config = directory / "config.json"
             timms = read_json(config) if config.is_file() else {}

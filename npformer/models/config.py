@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
@@ -88,6 +88,14 @@ class PretrainedConfig:
         require(numbers, "label2id", label2id, "a mapping from name to class number")
         self.id2label: dict[int, str] = names
         self.label2id: dict[str, int] = {str(label): int(index) for label, index in label2id.items()}
+
+    @classmethod
+    def check_overrides(cls, overrides: Iterable[str], known: Iterable[str] = ()) -> None:
+        """Raise TypeError for a name that is no setting, nor `known`: most likely misspelt, and without effect."""
+        names = {"num_labels", *vars(cls()), *known}
+        for name in overrides:
+            if name not in names:
+                raise TypeError(f"overrides must be settings of {cls.__name__}, got {name!r}")
 
     @classmethod
     def for_variant(cls, name: str, **overrides: Any) -> Self:

@@ -28,7 +28,7 @@ from ..ops import Array
 from ..ops.window import output_size
 from .config import PretrainedConfig, is_number, is_whole, require, require_activation
 from .outputs import Arrays, BaseModelOutputWithPooling, ImageClassifierOutput, ModelOutput
-from .pretrained import PreTrainedModel, chosen, classifier_head, naming_the_picture, stage_positions
+from .pretrained import PreTrainedModel, chosen, classifier_head, downsampling, naming_the_picture, stage_positions
 
 # depths: blocks per stage; num_meta3d_blocks: how many of the last stage's are attention. Parameters with both heads:
 # L1 12,289,928, L3 31,406,000, L7 82,229,328.
@@ -404,7 +404,7 @@ class EfficientFormerEncoder(Module):
 
     def __init__(self, config: EfficientFormerConfig) -> None:
         stages: list[Module] = []
-        for stage, downsample in enumerate(downsampling(config)):
+        for stage, downsample in enumerate(downsampling(config.hidden_sizes, config.downsamples)):
             stages.append(EfficientFormerIntermediateStage(config, stage))
             if downsample:
                 sizes = config.hidden_sizes[stage : stage + 2]
@@ -420,12 +420,6 @@ class EfficientFormerEncoder(Module):
             hidden_states += (x,)
         x, attentions = self.last_stage(x)
         return x, (*hidden_states, x), attentions
-
-
-def downsampling(config: EfficientFormerConfig) -> list[bool]:
-    """Whether a downsampling follows each stage but the last: where asked for, and wherever the channels change."""
-    sizes = config.hidden_sizes
-    return [bool(config.downsamples[i]) or sizes[i] != sizes[i + 1] for i in range(len(sizes) - 1)]
 
 
 def token_grid(config: EfficientFormerConfig, height: int, width: int) -> tuple[int, int]:
@@ -451,7 +445,7 @@ def picture_side(config: EfficientFormerConfig) -> int:
 def _strided_steps(config: EfficientFormerConfig) -> list[tuple[int, int, int]]:
     """Kernel, stride and padding of every convolution that makes the picture smaller, in order."""
     downsample = (config.downsample_patch_size, config.downsample_stride, config.downsample_pad)
-    return [(3, 2, 1), (3, 2, 1)] + [downsample] * sum(downsampling(config))
+    return [(3, 2, 1), (3, 2, 1)] + [downsample] * sum(downsampling(config.hidden_sizes, config.downsamples))
 
 
 class EfficientFormerModel(PreTrainedModel):
@@ -507,7 +501,8 @@ class EfficientFormerModel(PreTrainedModel):
         Raises ValueError or TypeError as `forward`.
         """
         states = self(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
-        *maps, tokens = (states[position] for position in stage_positions(downsampling(self.config)))
+        positions = stage_positions(self.config.hidden_sizes, self.config.downsamples)
+        *maps, tokens = (states[position] for position in positions)
         batch, _, width = tokens.shape
         grid = token_grid(self.config, *pixel_values.shape[2:])
         return (*maps, tokens.swapaxes(1, 2).reshape(batch, width, *grid))  # (B, N, D) -> (B, D, H, W)

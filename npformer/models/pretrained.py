@@ -87,10 +87,7 @@ class PreTrainedModel(Module):
             twin = cls(foreign.config, init_weights=False)  # type: ignore[call-arg]
             twin = twin.astype(dtype) if np.dtype(dtype) != np.float32 else twin
             return twin.load_state_dict(twin._select(foreign.state_dict()))
-        known = {"num_labels", *vars(cls.config_class()), *settings}
-        for name in overrides:
-            if name not in known:  # most likely misspelt, and without effect
-                raise TypeError(f"overrides must be settings of {cls.config_class.__name__}, got {name!r}")
+        cls.config_class.check_overrides(overrides, known=settings)
         config = cls.config_class.from_dict(settings, **overrides)
         model = cls(config, init_weights=False)  # type: ignore[call-arg]
         if np.dtype(dtype) != np.float32:
@@ -212,12 +209,17 @@ def naming_the_picture(height: int, width: int) -> Iterator[None]:
         raise ValueError(f"pixel_values of {height}x{width} are too small for this model: {error}") from None
 
 
-def stage_positions(downsampled: Sequence[bool]) -> list[int]:
+def downsampling(channels: Sequence[int], asked: Sequence[bool]) -> list[bool]:
+    """Whether a downsampling follows each stage but the last: where asked for, and wherever the channels change."""
+    return [bool(asked[i]) or channels[i] != channels[i + 1] for i in range(len(channels) - 1)]
+
+
+def stage_positions(channels: Sequence[int], asked: Sequence[bool]) -> list[int]:
     """Where the stages' results stand among the hidden states: the embeddings, then stage, downsampling, stage, ...
 
-    `downsampled` says for each stage but the last whether a downsampling follows it.
+    The arguments are those of `downsampling`.
     """
     positions = [1]
-    for follows in downsampled:
-        positions.append(positions[-1] + 1 + bool(follows))
+    for follows in downsampling(channels, asked):
+        positions.append(positions[-1] + 1 + follows)
     return positions

@@ -123,10 +123,7 @@ def model_config(name: str | Path, **overrides: Any) -> tuple[PretrainedConfig, 
         return config, classifier_named(config.model_type, config.architectures)
     variant, settings = found
     architecture = VARIANTS[variant].architecture
-    known = {"num_labels", *vars(architecture.config_class())}
-    for setting in overrides:
-        if setting not in known:  # most likely misspelt, and without effect
-            raise TypeError(f"overrides must be settings of {architecture.config_class.__name__}, got {setting!r}")
+    architecture.config_class.check_overrides(overrides)
     labels = {} if "id2label" in overrides else {"num_labels": 1000}
     config = architecture.config_class.for_variant(variant, **{**labels, **settings, **overrides})
     if isinstance(config, efficientformer.EfficientFormerConfig) and "resolution" not in overrides:

@@ -28,7 +28,7 @@ from ..ops import Array
 from ..ops.window import output_sizes, pair
 from .config import PretrainedConfig, is_number, is_whole, require, require_activation
 from .outputs import Arrays, BaseModelOutputWithNoAttention, ImageClassifierOutputWithNoAttention
-from .pretrained import PreTrainedModel, chosen, classifier_head, naming_the_picture, stage_positions
+from .pretrained import PreTrainedModel, chosen, classifier_head, downsampling, naming_the_picture, stage_positions
 
 # depths: blocks per stage, the last of which has the attention. Parameters with both heads: XS 3,475,360, S 6,092,128,
 # L1 12,057,920, L3 28,494,736.
@@ -306,7 +306,7 @@ class SwiftFormerEncoder(Module):
 
     def __init__(self, config: SwiftFormerConfig) -> None:
         network: list[Module] = [SwiftFormerStage(config, 0)]
-        for stage, downsample in enumerate(downsampling(config), start=1):
+        for stage, downsample in enumerate(downsampling(config.embed_dims, config.downsamples), start=1):
             if downsample:
                 network.append(SwiftFormerEmbeddings(config, *config.embed_dims[stage - 1 : stage + 1]))
             network.append(SwiftFormerStage(config, stage))
@@ -319,12 +319,6 @@ class SwiftFormerEncoder(Module):
             x = step(x)
             hidden_states += (x,)
         return BaseModelOutputWithNoAttention(last_hidden_state=x, hidden_states=hidden_states)
-
-
-def downsampling(config: SwiftFormerConfig) -> list[bool]:
-    """Whether a downsampling follows each stage but the last: where asked for, and wherever the channels change."""
-    sizes = config.embed_dims
-    return [bool(config.downsamples[i]) or sizes[i] != sizes[i + 1] for i in range(len(sizes) - 1)]
 
 
 class SwiftFormerPreTrainedModel(PreTrainedModel):
@@ -384,13 +378,10 @@ class SwiftFormerModel(SwiftFormerPreTrainedModel):
         config, size = self.config, (height, width)
         kernel, stride = pair("down_patch_size", config.down_patch_size, 1), pair("down_stride", config.down_stride, 1)
         down, across = pair("down_pad", config.down_pad, 0)
-        stem = ((3, 3), (2, 2), ((1, 1), (1, 1)))
+        stem, between = ((3, 3), (2, 2), ((1, 1), (1, 1))), (kernel, stride, ((down, down), (across, across)))
+        times = sum(downsampling(config.embed_dims, config.downsamples))
         with naming_the_picture(height, width):
-            for step in (
-                stem,
-                stem,
-                *[(kernel, stride, ((down, down), (across, across)))] * sum(downsampling(config)),
-            ):
+            for step in (stem, stem, *[between] * times):
                 size = output_sizes(size, *step, (1, 1))
 
     def extract_feat(self, pixel_values: Array) -> Arrays:
@@ -402,7 +393,8 @@ class SwiftFormerModel(SwiftFormerPreTrainedModel):
         Raises ValueError or TypeError as `forward`.
         """
         states = self(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
-        return tuple(states[position] for position in stage_positions(downsampling(self.config)))
+        positions = stage_positions(self.config.embed_dims, self.config.downsamples)
+        return tuple(states[position] for position in positions)
 
 
 class SwiftFormerForImageClassification(SwiftFormerPreTrainedModel):
