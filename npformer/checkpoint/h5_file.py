@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from .h5_text import Texts
-from .weights import CheckpointError, Weights
+from .weights import CheckpointError, Weights, widen_bfloat16
 from .zip_archive import MAGIC as ZIP_MAGIC
 from .zip_archive import SLACK, Archive, RefusedError, quoted, refusing
 
@@ -265,7 +265,7 @@ class _Reader:
             _check_chunks(dataset, name, size)
         value = np.array(dataset[()])
         if bfloat16:
-            return (value.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+            return widen_bfloat16(value.view(np.uint16))
         return value.astype(value.dtype.newbyteorder("="), copy=False)
 
 

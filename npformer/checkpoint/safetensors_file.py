@@ -18,6 +18,7 @@ import numpy as np
 
 from .atomic import replacing, write_text
 from .json_object import parse_json, read_json
+from .weights import widen_bfloat16
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -71,7 +72,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         position = end
         raw = data[begin:end]
         array = np.frombuffer(raw.tobytes() if raw.ctypes.data % dtype.itemsize else raw, dtype).reshape(shape)
-        tensors[name] = _widen_bfloat16(array) if entry["dtype"] == "BF16" else array
+        tensors[name] = widen_bfloat16(array) if entry["dtype"] == "BF16" else array
     if position != size:
         raise ValueError(f"{path} is damaged: {size - position} bytes belong to no tensor")
     return tensors
@@ -167,8 +168,3 @@ def _shape_and_dtype(path: Path, name: str, entry: dict[str, Any]) -> tuple[tupl
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise ValueError(f"{path}: {name} has dtype {reprlib.repr(dtype)}; readable are {', '.join(_DTYPES)}")
     return tuple(shape), np.dtype(_DTYPES[dtype])
-
-
-def _widen_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """A bfloat16 is the upper half of a float32: put 16 zero bits below it."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .unpickle import Call, Long, Named, Persistent, shown
-from .weights import CheckpointError
+from .weights import CheckpointError, widen_bfloat16
 
 _DTYPES = {
     "float64": "<f8", "float32": "<f4", "float16": "<f2", "int64": "<i8", "int32": "<i4", "int16": "<i2", "int8": "i1",
@@ -227,8 +227,7 @@ def _as_array(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _widen_bfloat16(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A bfloat16 is the upper half of a float32: put 16 zero bits below it."""
-    wide = np.frombuffer(raw, dtype, len(raw) // 2).astype(np.uint32)
-    wide <<= 16
+    """A storage of bfloat16 as float32, which nobody is to change, as all others here."""
+    wide = widen_bfloat16(np.frombuffer(raw, dtype, len(raw) // 2))
     wide.flags.writeable = False
-    return wide.view(np.float32)
+    return wide

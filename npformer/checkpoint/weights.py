@@ -25,3 +25,10 @@ class Weights:
     container: str
     notes: list[str] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
+
+
+def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """A bfloat16, read as 16 bits, is the upper half of a float32: put 16 zero bits below it. Same shape out."""
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
