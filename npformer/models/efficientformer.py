@@ -281,7 +281,7 @@ class EfficientFormerSelfAttention(Module):
         bias = self.tap("bias", self.attention_biases[:, self.attention_bias_idxs], "hNN")
         context, probs = ops.biased_attention(query, key, value, bias, tap=lambda name, v: self.tap(name, v, "BhNN"))
         context = context.swapaxes(1, 2).reshape(batch, tokens, self.num_heads * self.value_dim)  # -> (B, N, h*e)
-        return self.projection(context), probs
+        return self.projection(self.tap("context", context, "BND")), probs
 
     def multiply_adds(self, inputs: tuple[Any, ...], output: Any) -> int:
         """Queries times keys and probabilities times values, for every head and pair of tokens."""
@@ -300,7 +300,7 @@ class EfficientFormerMeta4D(Module):
 
     def forward(self, x: Array) -> Array:
         """Add scale_1 * mixer(x), then scale_2 * mlp(x). No norm before the mixer: the batch norms sit in the MLP."""
-        x = x + self.drop_path(_scaled(self.layer_scale_1, self.token_mixer(x)))
+        x = self.tap("mixed", x + self.drop_path(_scaled(self.layer_scale_1, self.token_mixer(x))), "BCHW")
         return x + self.drop_path(_scaled(self.layer_scale_2, self.mlp(x)))
 
 
@@ -318,7 +318,7 @@ class EfficientFormerMeta3D(Module):
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Add scale_1 * attention(norm(x)), then scale_2 * mlp(norm(x)). Returns also attention's probabilities."""
         mixed, probs = self.token_mixer(self.layernorm1(x))
-        x = x + self.drop_path(_scaled(self.layer_scale_1, mixed))
+        x = self.tap("mixed", x + self.drop_path(_scaled(self.layer_scale_1, mixed)), "BND")
         return x + self.drop_path(_scaled(self.layer_scale_2, self.mlp(self.layernorm2(x)))), probs
 
 

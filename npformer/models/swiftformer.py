@@ -252,7 +252,7 @@ class SwiftFormerEfficientAdditiveAttention(Module):
             self.attention_norm,
             tap=lambda name, value: self.tap(name, value, LAYOUTS[name]),
         )
-        return self.final(self.proj(context) + query)
+        return self.final(self.proj(self.tap("context", context, "BND")) + query)
 
     def multiply_adds(self, inputs: tuple[Any, ...], output: Any) -> int:
         """Queries times w_g: one per number of the input."""
@@ -278,7 +278,7 @@ class SwiftFormerEncoderBlock(Module):
         tokens = x.reshape(batch, channels, height * width).swapaxes(1, 2)  # (B, C, H, W) -> (B, N, C)
         mixed = self.attn(np.ascontiguousarray(tokens))
         mixed = mixed.swapaxes(1, 2).reshape(x.shape)  # (B, N, C) -> (B, C, H, W)
-        x = x + self.drop_path(_scaled(self.layer_scale_1, mixed))
+        x = self.tap("mixed", x + self.drop_path(_scaled(self.layer_scale_1, mixed)), "BCHW")
         return x + self.drop_path(_scaled(self.layer_scale_2, self.linear(x)))
 
 
