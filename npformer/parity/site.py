@@ -1,0 +1,51 @@
+"""A site: one op of a running model, with everything it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..nn import Module
+from ..ops import Array
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What a porter may have done instead: a stable key such as "gelu-tanh", and one sentence."""
+
+    key: str
+    text: str
+
+
+@dataclass
+class Site:
+    """One named value as it came by.
+
+    name: as `record` names it: "a.b", "a.b:inner" or "a.b#1". owner: the dotted name of `module`, which made it.
+    inputs: what the module was called with; () for an inner value. output: what our op makes of them. layout: the
+    axes' letters of an inner value, or None. used: every value before this one, by name, as the run went on with it
+    (the port's, where it was dumped), this one excluded. modules: all modules of the model by dotted name.
+    """
+
+    name: str
+    owner: str
+    module: Module
+    inputs: tuple[Any, ...]
+    output: Array
+    layout: str | None
+    used: Mapping[str, Array]
+    modules: Mapping[str, Module]
+
+    @property
+    def parent(self) -> Module | None:
+        """The module that holds this one; None of the model itself."""
+        return self.modules[self.owner.rpartition(".")[0]] if self.owner else None
+
+    @property
+    def inner(self) -> str:
+        """The inner value's name ("query"), or ""."""
+        return self.name.partition(":")[2].partition("#")[0]
+
+
+Alternative = tuple[Cause, Callable[[], Array]]
