@@ -1,0 +1,445 @@
+"""The comparison itself: match names, undo layouts, replay, judge, explain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..nn import Identity, Module
+from ..ops import Array
+from ..trace import Trace, record
+from .causes import alternatives, fitted
+from .dump import Dump, as_dump
+from .layout import undo_layouts
+from .names import match_names
+from .noise import DTYPES, PASS, WARN, Judgement, channel_axis, find_dtype, judge, rounding, simulated
+from .preflight import check_input, check_labels, check_logit_order, check_weights, describe_input
+from .replay import Program, Replay, study
+from .report import CauseFound, Fault, Finding, Report, Value
+from .site import Site
+
+INPUT = "pixel_values"  # the name of the port's own input in a dump
+FUSED_REACH = 6  # values further on that a value may hold instead, where a port folds layers into one
+SPAN_LIMIT = 400  # alternatives that are tried at untested values before the search is given up
+
+
+def compare(
+    model: Module,
+    pixel_values: Array,
+    port: Any,
+    *,
+    names: Mapping[str, str] | str | Path | None = None,
+    layout: str = "auto",
+    dtype: str = "auto",
+    port_weights: Mapping[str, Array] | None = None,
+    port_labels: Sequence[str] | None = None,
+    picture: Any = None,
+    processor: Any = None,
+) -> Report:
+    """Say which ops of a port are wrong, and why, from a dump of its intermediate values.
+
+    `model` runs in float64 on `pixel_values` (B, C, H, W), what the port was given. `port` is a mapping from name to
+    array, or a path that `read_dump` reads. After every value the port's replaces ours, so each op is judged on the
+    port's own upstream values; the error allowed is that of our op in the port's dtype, times four (eight: a warning).
+
+    names: which of ours is which of the port's, where they differ (a mapping or a file; see `read_map`); what it
+    leaves open is aligned. layout: of the port's maps, "NCHW", "NHWC" or "auto". dtype: what the port computes in,
+    "float32", "float16", "bfloat16", "float64" or "auto". port_weights, port_labels: checked first where given.
+    picture, processor: what the input was made from, to explain an input that differs.
+
+    Raises ValueError, TypeError or FileNotFoundError for what cannot be compared.
+    """
+    started = time.perf_counter()
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype!r}")
+    dump = as_dump(port)
+    stored = dump.dtypes
+    comparison = _Comparison(model, pixel_values, dump, find_dtype(dump, stored) if dtype == "auto" else dtype)
+    comparison.match(names, layout)
+    comparison.preflight(port_weights, port_labels, picture, processor)
+    comparison.replay()
+    report = comparison.report()
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+@dataclass
+class _Judged:
+    value: Value
+    judgement: Judgement | None
+    reason: str = ""
+
+
+class _Comparison:
+    """The state of one comparison, filled step by step."""
+
+    def __init__(self, model: Module, pixel_values: Array, dump: Dump, dtype: str) -> None:
+        self.exact_model, self.rough_model = model.astype(np.float64), simulated(model, dtype)
+        self.name = _model_name(model)
+        self.pixel_values = np.asarray(pixel_values)
+        self.dump, self.dtype = dump, dtype
+        self.findings: list[Finding] = []
+        self.reference = record(self.exact_model, self.pixel_values.astype(np.float64))
+        self.program: Program = study(list(self.reference))
+        self.kinds = _kinds(self.exact_model, self.reference)
+        self.fused: dict[str, str] = {}
+        self.input_differs = False
+
+    def match(self, names: Any, layout: str) -> None:
+        """Pair the port's names with ours and bring its values into our axes."""
+        with_input = Trace({INPUT: self.pixel_values, **self.reference}, {INPUT: "BCHW", **self.reference.layouts})
+        self.matching = match_names(with_input, self.dump, names, self.kinds, self.dump.ordered)
+        self.findings += self.matching.findings
+        self.laid = undo_layouts(with_input, self.dump, self.matching.port_names, layout, self.dump.layouts)
+        self.findings += self.laid.findings
+        self.given = {name: value for name, value in self.laid.values.items() if name != INPUT}
+        if not self.given and not set(self.laid.misshapen) - {INPUT}:
+            raise ValueError(
+                f"port holds no value that could be recognised as one of {self.name}'s: its names are "
+                f"{_some(self.dump)}, ours {_some(self.reference)}; give `names` to say which is which"
+            )
+
+    def preflight(self, weights: Any, labels: Any, picture: Any, processor: Any) -> None:
+        """Check what comes before any layer: the input, the weights, the order of labels."""
+        mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
+        finding = describe_input(self.pixel_values, mean, std)
+        self.findings += [finding] if finding else []
+        if INPUT in self.laid.values:
+            theirs = self.laid.values[INPUT]
+            check = check_input(
+                self.pixel_values, theirs, dtype=self.dtype, image_mean=mean, image_std=std, picture=picture,
+                processor=processor,
+            )  # fmt: skip
+            if check.finding:
+                self.findings.append(check.finding)
+                self.input_differs = check.finding.bad
+        if weights is not None:
+            self.findings += check_weights(self.exact_model, weights, self.dtype)
+        if labels is not None:
+            self.findings += check_labels(self.exact_model, labels)
+
+    def replay(self) -> None:
+        """Run both replays, again without the values that turn out to hold a later layer's, and judge every value."""
+        x = self.laid.values[INPUT] if self.input_differs else self.pixel_values
+        free = Replay(self.rough_model, self.program, {}, rounding(self.dtype))
+        free.run(self.pixel_values.astype(self.rough_model.dtype))
+        self.drift_floor = {name: _rms(free.used[name] - self.reference[name]) for name in self.given}
+        del free
+        while True:
+            given = {name: value for name, value in self.given.items() if name not in self.fused}
+            self.exact = Replay(self.exact_model, self.program, given, None)
+            self.exact.run(x.astype(np.float64))
+            self.rough = Replay(self.rough_model, self.program, given, rounding(self.dtype))
+            self.rough.run(x.astype(self.rough_model.dtype))
+            self.judged = {name: self._judge(name) for name in self.program.names}
+            found = {
+                name: later
+                for name, judged in self.judged.items()
+                if judged.value.status == "faulty" and not judged.reason and (later := self._held_instead(name))
+            }
+            if not found:
+                return
+            self.fused |= found
+
+    def _judge(self, name: str) -> _Judged:
+        exact = self.exact.sites[name].output
+        axes = self.reference.layouts[name]
+        value = Value(name, self.kinds[name], exact.shape, axes, self.matching.port_names.get(name))
+        if name in self.laid.misshapen:
+            value.status, value.level, value.note = "faulty", "fail", self.laid.misshapen[name]
+            return _Judged(value, None, "misshapen")
+        if name not in self.given:
+            return _Judged(value, None)
+        value.layout = self.laid.layouts.get(name, "")
+        if name in self.fused:
+            value.status, value.level = "clean", "pass"
+            value.note = f"holds the value of {self.fused[name]}: the layers between are folded into this one"
+            return _Judged(value, None)
+        port = self.given[name]
+        judgement = judge(port, exact, self.rough.sites[name].output, axes, self.dtype)
+        _fill(value, judgement)
+        value.drift = _relative(port, self.reference[name])
+        value.status = "faulty" if value.level == "fail" else "clean"
+        reason = ""
+        if not np.isfinite(judgement.error):
+            reason = "not finite"
+        return _Judged(value, judgement, reason)
+
+    def _held_instead(self, name: str) -> str | None:
+        """The later value that the port has under this name, because it folds the layers between into one."""
+        names, start = self.program.names, self.exact.order[name]
+        ours = {name: self.exact.sites[name].output}
+        rough = {name: self.rough.sites[name].output}
+        for later in names[start + 1 : start + 1 + FUSED_REACH]:
+            if self.exact.sites[later].output.shape != self.given[name].shape:
+                return None
+            if isinstance(self.exact.sites[later].module, Identity) and not later.endswith("drop_path"):
+                continue
+            exact = self.exact.again(later, ours, free=True)
+            other = self.rough.again(later, rough, free=True)
+            if exact.shape != self.given[name].shape:
+                return None
+            if judge(self.given[name], exact, other, self.reference.layouts[later], self.dtype).ratio <= WARN and (
+                later not in self.given or _close(self.given[later], self.given[name], self.dtype)
+            ):
+                return later
+        return None
+
+    def report(self) -> Report:
+        """Put everything together; causes are looked for here."""
+        faults: list[Fault] = []
+        span: list[str] = []
+        broken = self.input_differs
+        for name, judged in self.judged.items():
+            value = judged.value
+            if value.status == "untested":
+                span.append(name)
+                continue
+            if value.status == "faulty":
+                faults.append(self._explain(judged, span))
+                broken = True
+            elif broken and value.drift is not None:
+                floor = self.drift_floor[name] / max(_rms(self.reference[name]), 1e-300)
+                if value.drift > WARN * max(floor, DTYPES[self.dtype][0]):
+                    value.status = "inherited"
+            span = []
+        if (final := self.program.names[-1]) in self.given and self.judged[final].value.status != "clean":
+            finding = check_logit_order(self.reference[final], self.given[final], self.dtype)
+            self.findings += [finding] if finding else []
+        return Report(
+            model=self.name, dtype=self.dtype, layout=self.laid.layout,
+            values=[judged.value for judged in self.judged.values()], faults=faults, findings=self.findings,
+            names=dict(self.matching.port_names), confidence=dict(self.matching.confidence),
+            suggestions=self._suggestions(faults),
+        )  # fmt: skip
+
+    def _explain(self, judged: _Judged, span: list[str]) -> Fault:
+        name = judged.value.name
+        site = self.exact.sites[name]
+        span = [n for n in span if not self._hands_on(n)]
+        fault = Fault(
+            value=judged.value, op=name, span=span, causes=[], worst=(), expected_there=np.nan, got_there=np.nan,
+            inputs=self._inputs(site), parameters=_parameters(site.module), expected=site.output, reason=judged.reason,
+        )  # fmt: skip
+        if judged.reason == "misshapen":
+            fault.got = np.asarray(self.dump[self.matching.port_names[name]])
+            return fault
+        port = fault.got = self.given[name]
+        with np.errstate(all="ignore"):
+            error = np.abs(port.astype(np.float64) - site.output)
+        error = np.where(np.isnan(error), np.inf, error)
+        fault.worst = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+        fault.expected_there, fault.got_there = float(site.output[fault.worst]), float(port[fault.worst])
+        _map_errors(fault, error, judged.value.axes)
+        if judged.reason:
+            largest = DTYPES[self.dtype][1]
+            if judged.value.largest is not None and judged.value.largest > largest:
+                text = f"the exact value reaches {judged.value.largest:.3g}, {self.dtype} holds at most {largest:.4g}"
+                fault.causes = [CauseFound("overflow", text, name, np.inf)]
+            return fault
+        fault.causes = self._causes(name, span, port)
+        if fault.causes and all(cause.op == fault.causes[0].op for cause in fault.causes):
+            fault.op = fault.causes[0].op
+        return fault
+
+    def _hands_on(self, name: str) -> bool:
+        """Whether a value is merely another name of one before it, as a block's of its last layer's."""
+        output = self.exact.sites[name].output
+        return any(output is value for value in self.exact.sites[name].used.values())
+
+    def _causes(self, name: str, span: list[str], port: Array) -> list[CauseFound]:
+        axes = self.reference.layouts[name]
+        found: list[CauseFound] = []
+        tried = 0
+        for op in [name, *reversed(span)]:
+            pairs = zip(alternatives(self.exact.sites[op]), alternatives(self.rough.sites[op]), strict=True)
+            for (cause, exact_thunk), (_, rough_thunk) in pairs:
+                if tried >= SPAN_LIMIT:
+                    break
+                tried += op != name
+                with np.errstate(all="ignore"):
+                    exact = exact_thunk()
+                if op != name:
+                    exact = self.exact.again(name, {op: exact})
+                if exact.shape != port.shape or not _promising(port, exact, self.exact.sites[name].output):
+                    continue
+                with np.errstate(all="ignore"):
+                    rough = rough_thunk()
+                rough = (
+                    self.rough.rounding(self.rough.sites[name], rough)  # type: ignore[misc]
+                    if op == name
+                    else self.rough.again(name, {op: rough})
+                )
+                ratio = judge(port, exact, rough, axes, self.dtype).ratio
+                if ratio <= WARN:
+                    found.append(CauseFound(cause.key, cause.text, op, ratio))
+        if not found:
+            found = self._descriptions(name, port)
+        best = [cause for cause in found if cause.ratio <= PASS] or found
+        return sorted(best, key=lambda cause: cause.ratio)
+
+    def _descriptions(self, name: str, port: Array) -> list[CauseFound]:
+        """What the port's value is to ours, where nothing in the catalogue explains it."""
+        found = []
+        axes, exact, rough = self.reference.layouts[name], self.exact.sites[name].output, self.rough.sites[name].output
+        for (cause, exact_thunk), (_, rough_thunk) in zip(
+            fitted(exact, port.astype(np.float64), axes), fitted(rough, port.astype(rough.dtype), axes), strict=False
+        ):
+            ratio = judge(port, exact_thunk(), rough_thunk(), axes, self.dtype).ratio
+            if ratio <= WARN:
+                found.append(CauseFound(cause.key, cause.text, name, ratio))
+        return found
+
+    def _inputs(self, site: Site) -> dict[str, Array]:
+        arrays = [x for x in site.inputs if isinstance(x, np.ndarray)]
+        if arrays:
+            return {f"input{i}" if i else "input": x for i, x in enumerate(arrays)}
+        inside = f"{site.owner}."
+        names = [n for n in site.used if n.startswith((inside, f"{site.owner}:"))]
+        return {n.removeprefix(site.owner).lstrip(".:"): site.used[n] for n in names[-4:]}
+
+    def _suggestions(self, faults: Iterable[Fault]) -> list[str]:
+        """What to dump next: the middle of each span that a fault may lie in, then of its halves."""
+        wanted: list[str] = []
+        for fault in faults:
+            if fault.span and len({cause.op for cause in fault.causes}) != 1:
+                wanted += _bisected(fault.span)
+        return list(dict.fromkeys(wanted))
+
+
+def compare_traces(a: Any, b: Any, *, dtype: str = "auto") -> Report:
+    """Find where two dumps part, value by value, by name, without a model.
+
+    Nothing is replayed, so an error further up shows in everything after it, and the floor is not measured: it is
+    eight units in the last place of the coarser dtype at the value's largest number, times the square root of how
+    many values came before (rounding adds up). Shapes must be equal. Raises as `compare`.
+    """
+    started = time.perf_counter()
+    first, second = as_dump(a), as_dump(b)
+    dtypes = [find_dtype(dump, dump.dtypes) for dump in (first, second)]
+    coarse = max(dtypes, key=lambda d: DTYPES[d][0]) if dtype == "auto" else dtype
+    if coarse not in DTYPES:
+        raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype!r}")
+    common = [name for name in first if name in second]
+    if not common:
+        raise ValueError(f"the two have no name in common: {_some(first)} in one, {_some(second)} in the other")
+    values, faults = [], []
+    for position, name in enumerate(first):
+        x = np.asarray(first[name])
+        value = Value(name, "", x.shape, first.layouts.get(name, ""), name if name in second else None)
+        values.append(value)
+        if name not in second:
+            continue
+        y = np.asarray(second[name])
+        if x.shape != y.shape:
+            value.status, value.level = "faulty", "fail"
+            value.note = f"has shape {y.shape} instead of {x.shape}"
+            faults.append(Fault(value, name, [], [], (), np.nan, np.nan, expected=x, got=y, reason="misshapen"))
+            continue
+        spread = 4 * DTYPES[coarse][0] * np.sqrt(position + 1) * np.abs(x).max(initial=0)
+        judgement = judge(y, x, x + spread, value.axes, coarse)
+        _fill(value, judgement)
+        value.status = "faulty" if judgement.ratio > WARN / 4 else "clean"
+        value.level = "fail" if value.status == "faulty" else "pass"
+        if value.status == "faulty":
+            if faults:
+                value.status = "inherited"
+                continue
+            with np.errstate(all="ignore"):
+                error = np.abs(y.astype(np.float64) - x)
+            error = np.where(np.isnan(error), np.inf, error)
+            worst = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+            fault = Fault(value, name, [], [], worst, float(x[worst]), float(y[worst]), expected=x, got=y)
+            _map_errors(fault, error, value.axes)
+            faults.append(fault)
+    findings = [Finding("names", f"only in the first: {_some(only)}") for only in [set(first) - set(second)] if only]
+    findings += [Finding("names", f"only in the second: {_some(only)}") for only in [set(second) - set(first)] if only]
+    return Report(
+        f"{first.source} against {second.source}", coarse, "", values, faults, findings,
+        {name: name for name in common}, seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _kinds(model: Module, reference: Trace) -> dict[str, str]:
+    modules = dict(model.named_modules())
+    kinds = {}
+    for name in reference:
+        owner, _, inner = name.partition("#")[0].partition(":")
+        kinds[name] = inner or type(modules[owner]).__name__
+    return kinds
+
+
+def _fill(value: Value, judgement: Judgement) -> None:
+    value.ratio, value.bulk, value.peak = judgement.ratio, judgement.bulk, judgement.peak
+    value.channel, value.floor, value.error = judgement.channel, judgement.floor, judgement.error
+    value.largest, value.ulp, value.sqnr = judgement.largest, judgement.ulp, judgement.sqnr
+    value.level = judgement.level  # type: ignore[assignment]
+
+
+def _map_errors(fault: Fault, error: Array, axes: str) -> None:
+    """Where the error is: by channel, by pixel, at the border against inside."""
+    axis = channel_axis(axes, error.ndim)
+    if axis is not None:
+        fault.by_channel = _rms(error, tuple(a for a in range(error.ndim) if a != axis))
+    if axes == "BCHW" and min(error.shape[2:]) > 1:
+        fault.error_map = error.max((0, 1))
+        inside = error[:, :, 1:-1, 1:-1]
+        total, inner = (error * error).sum(), (inside * inside).sum()
+        if inside.size and inner > 0 and np.isfinite(total):
+            at_border = (total - inner) / (error.size - inside.size)
+            fault.border = float(np.sqrt(at_border / (inner / inside.size)))
+
+
+def _promising(port: Array, alternative: Array, ours: Array) -> bool:
+    """Whether an alternative is nearer to the port than we are: the others need no floor computed."""
+    with np.errstate(all="ignore"):
+        p = port.astype(np.float64)
+        return bool(_rms(p - alternative) < 0.7 * _rms(p - ours)) or bool(
+            np.abs(p - alternative).max() < 0.7 * np.abs(p - ours).max()
+        )
+
+
+def _parameters(module: Module) -> dict[str, Array]:
+    return {key: value for key, value in vars(module).items() if isinstance(value, np.ndarray)}
+
+
+def _bisected(names: Sequence[str]) -> list[str]:
+    """The middle one, then the middles of the two halves, and so on."""
+    ordered, parts = [], [list(names)]
+    while parts:
+        part = parts.pop(0)
+        if part:
+            middle = len(part) // 2
+            ordered.append(part[middle])
+            parts += [part[:middle], part[middle + 1 :]]
+    return ordered
+
+
+def _rms(x: Array, axes: tuple[int, ...] | None = None) -> Any:
+    with np.errstate(all="ignore"):
+        return np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=axes))
+
+
+def _relative(port: Array, reference: Array) -> float:
+    with np.errstate(all="ignore"):
+        return float(_rms(port - reference) / max(float(_rms(reference)), 1e-300))
+
+
+def _close(a: Array, b: Array, dtype: str) -> bool:
+    """Whether two values of the port are one, up to a rounding."""
+    with np.errstate(all="ignore"):
+        return a.shape == b.shape and bool(np.abs(a - b).max() <= 4 * DTYPES[dtype][0] * np.abs(a).max())
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names) if isinstance(names, set) else list(names)
+    return ", ".join(map(repr, listed[:3])) + (f" ... ({len(listed)} in all)" if len(listed) > 3 else "")
+
+
+def _model_name(model: Module) -> str:
+    return type(model).__name__
