@@ -11,14 +11,17 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from npformer import Module, Trace, ops, record
+from npformer import Module, Trace, ops, record, watch
 from npformer.checkpoint import write_tensors
 from npformer.nn import Activation
 from tests import tiny
-from tests.support import BARE, TWO_HEADS
+from tests.support import BARE, SWIFT, TWO_HEADS
 
 BLOCK = "efficientformer.encoder.last_stage.meta3D_layers.blocks.0"
 MIXER = f"{BLOCK}.token_mixer"
+MAP_BLOCK = "efficientformer.encoder.intermediate_stages.0.meta4D_layers.blocks.0"
+SWIFT_BLOCK = "swiftformer.encoder.network.2.blocks.1"
+MLP_ENTRIES = ("mlp.convolution1", "layernorm2", "linear.norm1")  # what comes first in the second half of a block
 
 
 class Thrice(Module):
@@ -31,6 +34,11 @@ class Thrice(Module):
         for _ in range(3):
             x = self.double(x)
         return self.tap("sum", self.tap("sum", x, "D") + 1, "D")
+
+
+def putting(name: str, replacement: Any) -> Any:
+    """An observer that puts another value in the place of one."""
+    return lambda seen, module, inputs, output, layout: replacement if seen == name else output
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +55,12 @@ def trace(model: Any) -> Trace:
 
 
 def test_values_come_in_the_order_they_were_computed(trace: Trace) -> None:
-    names = [name.removeprefix(f"{BLOCK}.") for name in trace if name.startswith(BLOCK)]
+    names = [name.removeprefix(f"{BLOCK}.").replace(f"{BLOCK}:", ":") for name in trace if name.startswith(BLOCK)]
     assert names == [
         "layernorm1", "token_mixer.qkv", "token_mixer:query", "token_mixer:key", "token_mixer:value",
-        "token_mixer:bias", "token_mixer:scores", "token_mixer:probs", "token_mixer.projection", "token_mixer",
-        "drop_path#1", "layernorm2", "mlp.linear_in", "mlp.activation", "mlp.dropout#1", "mlp.linear_out",
-        "mlp.dropout", "mlp", "drop_path", BLOCK,
+        "token_mixer:bias", "token_mixer:scores", "token_mixer:probs", "token_mixer:context", "token_mixer.projection",
+        "token_mixer", "drop_path#1", ":mixed", "layernorm2", "mlp.linear_in", "mlp.activation", "mlp.dropout#1",
+        "mlp.linear_out", "mlp.dropout", "mlp", "drop_path", BLOCK,
     ]  # fmt: skip
     assert next(iter(trace)) == "efficientformer.patch_embed.convolution1"
     assert list(trace)[-5:] == ["efficientformer", ":pooled", "classifier", "distillation_classifier", ""]
@@ -105,9 +113,10 @@ def test_inner_values_of_attention_fit_together(model: Any, trace: Trace) -> Non
     np.testing.assert_array_equal(bias, table[:, offsets])
     np.testing.assert_allclose(scores, query @ key.swapaxes(2, 3) / np.sqrt(3) + bias, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(probs, ops.softmax(scores, -1), rtol=1e-6)
-    context = (probs @ value).swapaxes(1, 2).reshape(2, 4, 12)
+    context = trace[f"{MIXER}:context"]
+    np.testing.assert_allclose(context, (probs @ value).swapaxes(1, 2).reshape(2, 4, 12), rtol=1e-5, atol=1e-6)
     projection = dict(model.named_modules())[f"{MIXER}.projection"]
-    np.testing.assert_allclose(trace[f"{MIXER}.projection"], projection(context), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(trace[f"{MIXER}.projection"], projection(context))
 
 
 def test_inner_values_of_pooling_and_of_the_head(trace: Trace) -> None:
@@ -118,12 +127,62 @@ def test_inner_values_of_pooling_and_of_the_head(trace: Trace) -> None:
     np.testing.assert_allclose(trace[":pooled"], trace["efficientformer"].mean(1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("class_name", "block", "before"),
+    [
+        (TWO_HEADS, MAP_BLOCK, "efficientformer.patch_embed"),
+        (TWO_HEADS, BLOCK, "efficientformer.encoder.last_stage.flat"),
+        (SWIFT, SWIFT_BLOCK, f"{SWIFT_BLOCK}.local_representation"),
+    ],
+)
+def test_between_the_halves_of_a_block_its_input_and_the_mixer_are_added(
+    class_name: str, block: str, before: str
+) -> None:
+    trace = record(tiny.model(class_name), tiny.pictures())
+    np.testing.assert_array_equal(trace[f"{block}:mixed"], trace[before] + trace[f"{block}.drop_path#1"])
+    np.testing.assert_array_equal(trace[block], trace[f"{block}:mixed"] + trace[f"{block}.drop_path"])
+
+
+def test_inner_values_of_additive_attention_fit_together() -> None:
+    model = tiny.model(SWIFT)
+    trace, layer = record(model, tiny.pictures()), dict(model.named_modules())[f"{SWIFT_BLOCK}.attn"]
+    query, key, weights, global_query, context = (
+        trace[f"{SWIFT_BLOCK}.attn:{name}"] for name in ("query", "key", "weights", "global_query", "context")
+    )
+    np.testing.assert_allclose(global_query, (weights * query).sum(1, keepdims=True), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(context, global_query * key)
+    np.testing.assert_array_equal(trace[f"{SWIFT_BLOCK}.attn.proj"], layer.proj(context))
+
+
+@pytest.mark.parametrize(("class_name", "block"), [(TWO_HEADS, MAP_BLOCK), (TWO_HEADS, BLOCK), (SWIFT, SWIFT_BLOCK)])
+def test_both_uses_of_what_lies_between_the_halves_see_its_replacement(class_name: str, block: str) -> None:
+    model = tiny.model(class_name)
+    shape = record(model, tiny.pictures())[f"{block}:mixed"].shape
+    other = np.random.default_rng(1).standard_normal(shape, np.float32)
+    with watch(model, putting(f"{block}:mixed", other)):
+        trace = record(model, tiny.pictures())
+    np.testing.assert_array_equal(trace[block], other + trace[f"{block}.drop_path"])
+    entry = next(name for name in trace if name.startswith(f"{block}.") and name.endswith(MLP_ENTRIES))
+    np.testing.assert_array_equal(trace[entry], dict(model.named_modules())[entry](other))
+
+
+@pytest.mark.parametrize("class_name", [TWO_HEADS, SWIFT])
+def test_every_inner_value_is_used(class_name: str) -> None:
+    """Another in its place changes what the model returns."""
+    model = tiny.model(class_name)
+    trace = record(model, tiny.pictures())
+    for name in (name for name in trace if ":" in name):
+        with watch(model, putting(name, -trace[name])):
+            assert np.abs(model(tiny.pictures()).logits - trace[""]).max() > 1e-4, name
+
+
 def test_layouts_spell_every_axis(trace: Trace) -> None:
     assert trace.layouts.keys() == trace.keys()
     assert all(len(layout) == trace[name].ndim for name, layout in trace.layouts.items())
     expected = {
         f"{MIXER}:query": "BhNd", f"{MIXER}:key": "BhNd", f"{MIXER}:value": "BhNd", f"{MIXER}:bias": "hNN",
-        f"{MIXER}:scores": "BhNN", f"{MIXER}:probs": "BhNN", MIXER: "BND", "efficientformer.patch_embed": "BCHW",
+        f"{MIXER}:scores": "BhNN", f"{MIXER}:probs": "BhNN", f"{MIXER}:context": "BND", f"{BLOCK}:mixed": "BND",
+        f"{MAP_BLOCK}:mixed": "BCHW", MIXER: "BND", "efficientformer.patch_embed": "BCHW",
         ":pooled": "BD", "": "BD",
     }  # fmt: skip
     assert {name: trace.layouts[name] for name in expected} == expected

@@ -14,6 +14,18 @@ from transformers.models.swiftformer.modeling_swiftformer import SwiftFormerEffi
 
 from tests.support import ONE_HEAD, SWIFT, TWO_HEADS, Case, random_state
 
+# Values that are no module's output but one's input: class of the module around it, its name in there -> value's name.
+INPUTS = {
+    ("EfficientFormerMeta4D", "mlp"): "mixed",
+    ("EfficientFormerMeta3D", "layernorm2"): "mixed",
+    ("SwiftFormerEncoderBlock", "linear"): "mixed",
+    ("EfficientFormerSelfAttention", "projection"): "context",
+    ("SwiftFormerEfficientAdditiveAttention", "proj"): "context",
+    (ONE_HEAD, "classifier"): "pooled",
+    (TWO_HEADS, "classifier"): "pooled",
+    (SWIFT, "head"): "pooled",
+}
+
 
 def build(case: Case) -> torch.nn.Module:
     """transformers' model of that case, float32, with its initial weights; what it cannot express is put in here."""
@@ -70,24 +82,22 @@ def random_model(case: Case, dtype: torch.dtype) -> torch.nn.Module:
 def record(model: torch.nn.Module, pixel_values: np.ndarray) -> dict[str, np.ndarray]:
     """Every tensor that a named module returns, earlier calls of the same module as "<name>#1", ..., in order.
 
-    Inside attention and after the last layer norm transformers names nothing; those values are computed here, in
-    torch, from the tensors around them.
+    What transformers names nothing is seen where it enters the next module (between the halves of a block, before
+    attention's output projection, after the last norm), or computed here, in torch, from the tensors around it (inside
+    attention).
     """
     calls: dict[str, list[np.ndarray]] = {}
     order: list[tuple[str, int]] = []
     modules = dict(model.named_modules())
-    heads = {ONE_HEAD: "classifier", TWO_HEADS: "classifier", SWIFT: "head"}  # what the pooled vector goes into first
 
     def keep(name: str, tensor: torch.Tensor) -> None:
         calls.setdefault(name, []).append(tensor.detach().numpy().copy())
         order.append((name, len(calls[name])))
 
-    def hook(name: str) -> Any:
+    def output_hook(name: str) -> Any:
         parent, _, last = name.rpartition(".")
 
         def call(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            if name == heads.get(type(model).__name__):
-                keep(":pooled", inputs[0])
             tensor = main_tensor(output)
             if tensor is not None:
                 keep(name, tensor)
@@ -103,7 +113,15 @@ def record(model: torch.nn.Module, pixel_values: np.ndarray) -> dict[str, np.nda
 
         return call
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
+    def input_hook(name: str) -> Any:
+        return lambda module, inputs: keep(name, inputs[0])
+
+    handles = [module.register_forward_hook(output_hook(name)) for name, module in modules.items()]
+    for name, module in modules.items():
+        parent, _, last = name.rpartition(".")
+        value_name = INPUTS.get((type(modules[parent]).__name__, last))
+        if value_name is not None:
+            handles.append(module.register_forward_pre_hook(input_hook(f"{parent}:{value_name}")))
     with torch.no_grad():
         model(torch.tensor(pixel_values))
     for handle in handles:

@@ -3,6 +3,8 @@
 A mutant patches one thing, runs `assert_matches_golden` on a case in which that thing matters, and must be caught.
 """
 
+import re
+
 import numpy as np
 import pytest
 
@@ -58,17 +60,40 @@ def fresh(kind, attribute, make):
     return change
 
 
-def swap_qkv(first, second):
-    """Exchange two of query, key and value inside the packed projection's output."""
+def side_by_side(context):
+    """The heads' contexts, (B, h, N, e), as the output projection takes them: (B, N, h*e)."""
+    return context.swapaxes(1, 2).reshape(len(context), context.shape[2], -1)
+
+
+def head_after_head(context):
+    return context.reshape(len(context), context.shape[2], -1)
+
+
+def heads_interleaved(context):
+    return context.transpose(0, 2, 3, 1).reshape(len(context), context.shape[2], -1)
+
+
+def attend(self, query, key, value, join=side_by_side, seen=None):
+    """Attention after its packed projection; `join` makes the context, `seen` the one recorded where that differs."""
+    query, key, value = (
+        self.tap("query", query, "BhNd"),
+        self.tap("key", key, "BhNd"),
+        self.tap("value", value, "BhNd"),
+    )
+    bias = self.tap("bias", self.attention_biases[:, self.attention_bias_idxs], "hNN")
+    context, probs = ops.biased_attention(query, key, value, bias, tap=lambda name, v: self.tap(name, v, "BhNN"))
+    self.tap("context", (seen or join)(context), "BND")
+    return self.projection(join(context)), probs
+
+
+def packed_by_head(order=(0, 1, 2), join=side_by_side, seen=None):
+    """Attention with its query, key and value taken in another order out of the packed projection's output."""
 
     def forward(self, x):
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, self.num_heads, -1).swapaxes(1, 2)
         parts = np.split(qkv, [self.key_dim, 2 * self.key_dim], axis=-1)
-        parts[first], parts[second] = parts[second], parts[first]
-        bias = self.attention_biases[:, self.attention_bias_idxs]
-        context, probs = ops.biased_attention(*parts, bias)
-        return self.projection(context.swapaxes(1, 2).reshape(batch, tokens, -1)), probs
+        return attend(self, *(parts[place] for place in order), join, seen)
 
     return forward
 
@@ -81,8 +106,45 @@ def packed_by_kind(self, x):
         part.reshape(batch, tokens, self.num_heads, -1).swapaxes(1, 2)
         for part in np.split(self.qkv(x), [wide, 2 * wide], axis=-1)
     ]
-    context, probs = ops.biased_attention(*parts, self.attention_biases[:, self.attention_bias_idxs])
-    return self.projection(context.swapaxes(1, 2).reshape(batch, tokens, -1)), probs
+    return attend(self, *parts)
+
+
+def the_branch(x, branch):
+    return branch
+
+
+def the_input(x, branch):
+    return x
+
+
+def map_block(join=np.add, seen=None):
+    """Meta4D's forward; `join` puts the block's input and the mixer's answer together.
+
+    `seen` does so for what is recorded, where that differs.
+    """
+
+    def forward(self, x):
+        branch = self.drop_path(efficientformer._scaled(self.layer_scale_1, self.token_mixer(x)))
+        self.tap("mixed", (seen or join)(x, branch), "BCHW")
+        x = join(x, branch)
+        return x + self.drop_path(efficientformer._scaled(self.layer_scale_2, self.mlp(x)))
+
+    return forward
+
+
+def token_block(join=np.add, seen=None, norm_kept=False):
+    """Meta3D's forward, likewise; `norm_kept` adds to the normalised tokens instead of those before the norm."""
+
+    def forward(self, x):
+        normed = self.layernorm1(x)
+        mixed, probs = self.token_mixer(normed)
+        branch = self.drop_path(efficientformer._scaled(self.layer_scale_1, mixed))
+        x = normed if norm_kept else x
+        self.tap("mixed", (seen or join)(x, branch), "BND")
+        x = join(x, branch)
+        return x + self.drop_path(efficientformer._scaled(self.layer_scale_2, self.mlp(self.layernorm2(x)))), probs
+
+    return forward
 
 
 def transposed_bias(model):
@@ -99,7 +161,7 @@ def counted_padding(model):
 
 
 def swapped_layer_scales(model):
-    for kind in (efficientformer.EfficientFormerMeta4D, efficientformer.EfficientFormerMeta3D):
+    for kind in (Meta4D, Meta3D):
         for block in modules(model, kind):
             block.layer_scale_1, block.layer_scale_2 = block.layer_scale_2, block.layer_scale_1
 
@@ -123,19 +185,24 @@ def scaled_with_bias(query, key, value, bias, scale=None, tap=None):
     return ops_biased_attention(query, key, value, bias * root, root, tap or (lambda _, value: value))
 
 
+def unsubtracted_pooling(self, x):
+    return self.tap("pooled", self.pool(x), "BCHW")
+
+
 def column_major_tokens(self, x):
     return np.ascontiguousarray(x.transpose(0, 3, 2, 1).reshape(x.shape[0], -1, x.shape[1]))
 
 
 ops_biased_attention = ops.biased_attention
 Attention, Flat = efficientformer.EfficientFormerSelfAttention, efficientformer.EfficientFormerFlat
+Meta4D, Meta3D = efficientformer.EfficientFormerMeta4D, efficientformer.EfficientFormerMeta3D
 
 FORMER_CHANGES = {
     "padding counted as pixels in the pooling mixer": counted_padding,
     "transposed bias table": transposed_bias,
     "layer scales swapped": swapped_layer_scales,
-    "layer scale left out on maps": each(efficientformer.EfficientFormerMeta4D, layer_scale_1=None),
-    "layer scale left out on tokens": each(efficientformer.EfficientFormerMeta3D, layer_scale_2=None),
+    "layer scale left out on maps": each(Meta4D, layer_scale_1=None),
+    "layer scale left out on tokens": each(Meta3D, layer_scale_2=None),
     "batch norm eps 1e-3": each(BatchNorm2d, eps=1e-3),
     "layer norm eps 1e-5 for 1e-12": each(LayerNorm, eps=1e-5),
 }
@@ -148,10 +215,10 @@ FORMER_PATCHES = {
     "batch norm eps outside the root": (ops, "batch_norm", eps_outside_the_root),
     "missing 1/sqrt(d)": (ops, "biased_attention", unscaled_attention),
     "bias scaled with the scores": (ops, "biased_attention", scaled_with_bias),
-    "query and key swapped": (Attention, "forward", swap_qkv(0, 1)),
+    "query and key swapped": (Attention, "forward", packed_by_head((1, 0, 2))),
     "query, key and value packed by kind": (Attention, "forward", packed_by_kind),
     "tokens numbered by columns": (Flat, "forward", column_major_tokens),
-    "pooling without subtracting x": (efficientformer.EfficientFormerPooling, "forward", lambda self, x: self.pool(x)),
+    "pooling without subtracting x": (efficientformer.EfficientFormerPooling, "forward", unsubtracted_pooling),
     "mean over channels' first token": (ops, "token_mean", lambda x: x[:, 0]),
 }
 
@@ -315,10 +382,15 @@ def swap_query_and_key(model):
         layer.to_query.bias, layer.to_key.bias = layer.to_key.bias, layer.to_query.bias
 
 
-def rearranged(local_first=True, norm_first=False, columns_back=False, residual=True, scale=None):
-    """An encoder block's forward with one thing done differently."""
+def rearranged(local_first=True, norm_first=False, columns_back=False, skip=None, seen=np.add):
+    """An encoder block's forward with one thing done differently.
+
+    `skip` says what is added to the attention, given the block's input and that of the attention; `seen` what is
+    recorded of that and the attention's answer.
+    """
 
     def forward(self, x):
+        before = x
         if local_first:
             x = self.local_representation(x)
         source = self.linear.norm1(x) if norm_first else x
@@ -327,12 +399,26 @@ def rearranged(local_first=True, norm_first=False, columns_back=False, residual=
         batch, channels, height, width = x.shape
         by_columns = mixed.reshape(batch, channels, width, height).swapaxes(2, 3)
         mixed = by_columns if columns_back else mixed.reshape(x.shape)
-        x = (x if residual else 0) + self.drop_path(self.layer_scale_1 * mixed)
+        added, branch = x if skip is None else skip(before, x), self.drop_path(self.layer_scale_1 * mixed)
+        self.tap("mixed", seen(added, branch), "BCHW")
+        x = added + branch
         if not local_first:
             x = self.local_representation(x)
         return x + self.drop_path(self.layer_scale_2 * self.linear(x))
 
     return forward
+
+
+def context_seen_late(self, x):
+    """The context recorded after its projection, not before."""
+    context, query = ops.efficient_additive_attention(
+        self.to_query(x),
+        self.to_key(x),
+        self.w_g,
+        self.attention_norm,
+        tap=lambda name, value: self.tap(name, value, swiftformer.LAYOUTS[name]),
+    )
+    return self.final(self.tap("context", self.proj(context), "BND") + query)
 
 
 def norm_before_filtering(self, x):
@@ -386,11 +472,9 @@ SWIFT_PATCHES = {
     "query added back before its normalisation": attention_with(add=lambda raw, query, key: raw),
     "query not added back": attention_with(add=lambda raw, query, key: 0),
     "key added back": attention_with(add=lambda raw, query, key: key),
-    "queries gated for keys": attention_with(gates=lambda query, key: query),
     "local representation after the attention": (Encoder, "forward", rearranged(local_first=False)),
     "a norm before the attention": (Encoder, "forward", rearranged(norm_first=True)),
     "tokens put back by columns": (Encoder, "forward", rearranged(columns_back=True)),
-    "nothing added to the attention": (Encoder, "forward", rearranged(residual=False)),
     "norm before the depthwise convolution": (ConvBlock, "forward", norm_before_filtering),
     "norm after the MLP": (swiftformer.SwiftFormerMlp, "forward", norm_after_the_mlp),
     "first head alone": (Classifier, "forward", heads_joined(lambda first, second: first)),
@@ -436,6 +520,36 @@ PATCHED_CODE = {
     },
 }
 
+# Wrong between two modules, or right and the wrong thing recorded: at which value it shows first.
+FIRST_ATTENTION = "efficientformer.encoder.last_stage.meta3D_layers.blocks.0"
+FIRST_ENCODER = "swiftformer.encoder.network.0.blocks.0"
+MIXED_MAP = "efficientformer.encoder.intermediate_stages.0.meta4D_layers.blocks.0:mixed"
+MIXED_TOKENS, CONTEXT = f"{FIRST_ATTENTION}:mixed", f"{FIRST_ATTENTION}.token_mixer:context"
+MIXED_PIXELS, GATED_KEYS = f"{FIRST_ENCODER}:mixed", f"{FIRST_ENCODER}.attn:context"
+BETWEEN_MODULES = {
+    CASE: {
+        "nothing added to the pooling": (MIXED_MAP, (Meta4D, "forward", map_block(the_branch))),
+        "pooling left out": (MIXED_MAP, (Meta4D, "forward", map_block(the_input))),
+        "pooling subtracted": (MIXED_MAP, (Meta4D, "forward", map_block(np.subtract))),
+        "pooling recorded for the sum": (MIXED_MAP, (Meta4D, "forward", map_block(seen=the_branch))),
+        "nothing added to the attention": (MIXED_TOKENS, (Meta3D, "forward", token_block(the_branch))),
+        "attention left out": (MIXED_TOKENS, (Meta3D, "forward", token_block(the_input))),
+        "normalised tokens added": (MIXED_TOKENS, (Meta3D, "forward", token_block(norm_kept=True))),
+        "attention recorded for the sum": (MIXED_TOKENS, (Meta3D, "forward", token_block(seen=the_branch))),
+        "head after head": (CONTEXT, (Attention, "forward", packed_by_head(join=head_after_head))),
+        "heads interleaved": (CONTEXT, (Attention, "forward", packed_by_head(join=heads_interleaved))),
+        "heads recorded interleaved": (CONTEXT, (Attention, "forward", packed_by_head(seen=heads_interleaved))),
+    },
+    "swift-odd-sizes": {
+        "nothing added to the attention": (MIXED_PIXELS, (Encoder, "forward", rearranged(skip=lambda before, x: 0))),
+        "the block's input added": (MIXED_PIXELS, (Encoder, "forward", rearranged(skip=lambda before, x: before))),
+        "attention recorded for the sum": (MIXED_PIXELS, (Encoder, "forward", rearranged(seen=the_branch))),
+        "queries gated for keys": (GATED_KEYS, attention_with(gates=lambda query, key: query)),
+        "global query without keys": (GATED_KEYS, attention_with(gates=lambda query, key: np.ones_like(key))),
+        "context recorded after its projection": (GATED_KEYS, (Additive, "forward", context_seen_late)),
+    },
+}  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("case_name", "mutant"), [(case, name) for case, found in CHANGED_MODELS.items() for name in found]
@@ -454,9 +568,25 @@ def test_patched_code_is_caught(case_name, mutant, monkeypatch):
         monkeypatch.setitem(owner, name, replacement)
     else:
         monkeypatch.setattr(owner, name, replacement)
-    unnamed = "|no value for" if case_name == CASE else ""  # attention rewritten without its inner values
-    with pytest.raises(AssertionError, match=CAUGHT + unnamed):
+    with pytest.raises(AssertionError, match=CAUGHT):
         compare(case_name)
+
+
+@pytest.mark.parametrize(
+    ("case_name", "mutant"), [(case, name) for case, found in BETWEEN_MODULES.items() for name in found]
+)
+def test_what_goes_wrong_between_two_modules_is_caught_there(case_name, mutant, monkeypatch):
+    where, patch = BETWEEN_MODULES[case_name][mutant]
+    monkeypatch.setattr(*patch)
+    with pytest.raises(AssertionError, match=rf"^{re.escape(where)}: off by"):
+        compare(case_name)
+
+
+def test_the_blocks_rewritten_for_the_mutants_are_right_in_themselves(monkeypatch):
+    monkeypatch.setattr(Attention, "forward", packed_by_head())
+    monkeypatch.setattr(Meta4D, "forward", map_block())
+    monkeypatch.setattr(Meta3D, "forward", token_block())
+    compare()
 
 
 @pytest.mark.parametrize("case_name", ["swift-odd-sizes", "swift-l2"])
@@ -506,7 +636,7 @@ def test_swapped_values_are_caught_where_their_width_allows_it(monkeypatch):
         np.float64,
     )
     right = model(pixel_values(case.shape)).logits
-    monkeypatch.setattr(Attention, "forward", swap_qkv(1, 2))
+    monkeypatch.setattr(Attention, "forward", packed_by_head((0, 2, 1)))
     wrong = model(pixel_values(case.shape)).logits
     assert np.abs(right - wrong).max() > 1e-3
 
