@@ -1,4 +1,4 @@
-"""`npformer …` on the command line: classify pictures, list and summarise models, record a forward pass."""
+"""`npformer …` on the command line: classify pictures, list models, record and compare forward passes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ BATCH = 16  # pictures run together; more would only take more memory
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 2 for bad input, with one sentence on stderr."""
+    """Run one command; returns the exit code: its own, or 0, or 2 with one sentence on stderr for bad input."""
     args = _parser().parse_args(arguments)
+    code = 0
     try:
-        args.run(args)
+        code = args.run(args) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader (`| head`) left; silence Python's complaint at exit too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, IndexError, OSError, ImportError) as error:
         print(f"npformer: error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return code
 
 
 def classify(args: argparse.Namespace) -> None:
@@ -158,6 +159,13 @@ def convert(args: argparse.Namespace) -> None:
             result if isinstance(result, str) else f"largest difference {result[0]:.1e}, logits up to {result[1]:.3g}"
         )
         print(f"verified    read back equal; {told}")
+
+
+def parity(args: argparse.Namespace) -> int:
+    """Compare a port's values with a model's; returns 0 where they are equal, 1 where they are not."""
+    from .parity import command  # here alone: most commands need none of it
+
+    return command.run(args)
 
 
 def load_model(
@@ -279,4 +287,32 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write the trace")
     command.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s")
     command.set_defaults(run=record_trace)
+
+    command = commands.add_parser(
+        "parity",
+        help="find the op in which a port goes wrong, and why",
+        description="Compare the values that a port computed with a model's, or two dumps with each other. Exit code: "
+        "0 equal, 1 different, 2 unusable input.",
+    )
+    command.add_argument("traces", nargs="*", metavar="DUMP", help="two dumps to compare without a model")
+    command.add_argument("--model", metavar="MODEL", help=names)
+    command.add_argument(
+        "--weights", metavar="DIR|FILE", help="weights of a model that has none here, from any source"
+    )
+    command.add_argument("--input", metavar="FILE", help="what the port was given: .npy (B, C, H, W), or a picture")
+    command.add_argument("--port", metavar="DUMP", help="what the port computed: a folder of .npy, .npz, safetensors")
+    command.add_argument("--names", metavar="FILE", help="which of our values is which of the port's: YAML or JSON")
+    command.add_argument("--write-names", metavar="FILE", help="write the names that were matched: .yaml or .json")
+    command.add_argument("--layout", choices=("auto", "NCHW", "NHWC"), help="of the port's maps (default: auto)")
+    dtypes = ("auto", "float32", "float16", "bfloat16", "float64")
+    command.add_argument("--dtype", choices=dtypes, default="auto", help="what the port computes in (default: auto)")
+    command.add_argument("--port-weights", metavar="FILE", help="the port's weights, to be compared first")
+    command.add_argument("--port-labels", metavar="FILE", help="the port's class names, in the order of its logits")
+    command.add_argument("--picture", metavar="FILE", help="the picture that --input was made from")
+    command.add_argument(
+        "--report", action="append", default=[], metavar="FILE", help="write .html, .json, .xml (JUnit) or .txt too"
+    )
+    command.add_argument("--repro", metavar="FILE", help="write the first faulty op alone as .npz")
+    command.add_argument("--all", action="store_true", help="print every value and every fault in full")
+    command.set_defaults(run=parity)
     return parser

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..nn import Identity, Module
+from ..nn import Module
 from ..ops import Array
 from ..trace import Trace, record
-from .causes import alternatives, fitted
+from .causes import alternatives, fitted, misshapen
 from .dump import Dump, as_dump
 from .layout import undo_layouts
 from .names import match_names
-from .noise import DTYPES, PASS, WARN, Judgement, channel_axis, find_dtype, judge, rounding, simulated
+from .noise import DTYPES, PASS, WARN, Judgement, channel_axis, find_dtype, judge, round_to, rounding, simulated
 from .preflight import check_input, check_labels, check_logit_order, check_weights, describe_input
 from .replay import Program, Replay, study
 from .report import CauseFound, Fault, Finding, Report, Value
-from .site import Site
+from .site import Cause, Site
 
 INPUT = "pixel_values"  # the name of the port's own input in a dump
 FUSED_REACH = 6  # values further on that a value may hold instead, where a port folds layers into one
 SPAN_LIMIT = 400  # alternatives that are tried at untested values before the search is given up
+# The floor is that of the right op, and a wrong one may round more (sums of its own): up to four times the limit is
+# taken too where that is at most a hundredth of the error, and nothing lies within the limit.
+LENIENT, CONVINCING = 4 * WARN, 0.01
 
 
 def compare(
@@ -87,7 +92,8 @@ class _Comparison:
         self.reference = record(self.exact_model, self.pixel_values.astype(np.float64))
         self.program: Program = study(list(self.reference))
         self.kinds = _kinds(self.exact_model, self.reference)
-        self.fused: dict[str, str] = {}
+        self.fused: dict[str, str] = {}  # values that hold a later one's
+        self.odd_shapes: dict[str, tuple[Array, CauseFound]] = {}  # misshapen ones whose cause is known
         self.input_differs = False
 
     def match(self, names: Any, layout: str) -> None:
@@ -132,6 +138,7 @@ class _Comparison:
         del free
         while True:
             given = {name: value for name, value in self.given.items() if name not in self.fused}
+            given |= {name: value for name, (value, _) in self.odd_shapes.items()}
             self.exact = Replay(self.exact_model, self.program, given, None)
             self.exact.run(x.astype(np.float64))
             self.rough = Replay(self.rough_model, self.program, given, rounding(self.dtype))
@@ -142,9 +149,15 @@ class _Comparison:
                 for name, judged in self.judged.items()
                 if judged.value.status == "faulty" and not judged.reason and (later := self._held_instead(name))
             }
-            if not found:
+            odd = {
+                name: explained
+                for name in self.laid.misshapen
+                if name not in self.odd_shapes and name in self.exact.sites and (explained := self._odd_shape(name))
+            }
+            if not found and not odd:
                 return
             self.fused |= found
+            self.odd_shapes |= odd
 
     def _judge(self, name: str) -> _Judged:
         exact = self.exact.sites[name].output
@@ -172,22 +185,32 @@ class _Comparison:
 
     def _held_instead(self, name: str) -> str | None:
         """The later value that the port has under this name, because it folds the layers between into one."""
-        names, start = self.program.names, self.exact.order[name]
-        ours = {name: self.exact.sites[name].output}
-        rough = {name: self.rough.sites[name].output}
+        names, start, port = self.program.names, self.exact.order[name], self.given[name]
         for later in names[start + 1 : start + 1 + FUSED_REACH]:
-            if self.exact.sites[later].output.shape != self.given[name].shape:
+            if self.exact.sites[later].output.shape != port.shape:
                 return None
-            if isinstance(self.exact.sites[later].module, Identity) and not later.endswith("drop_path"):
+            if later in self.given and not _close(self.given[later], port, self.dtype):
                 continue
-            exact = self.exact.again(later, ours, free=True)
-            other = self.rough.again(later, rough, free=True)
-            if exact.shape != self.given[name].shape:
+            exact, rough = (run.again(later, {name: _ours}, free=True) for run in (self.exact, self.rough))
+            if exact.shape != port.shape:
                 return None
-            if judge(self.given[name], exact, other, self.reference.layouts[later], self.dtype).ratio <= WARN and (
-                later not in self.given or _close(self.given[later], self.given[name], self.dtype)
-            ):
+            if judge(port, exact, rough, self.reference.layouts[later], self.dtype).ratio <= WARN:
                 return later
+        return None
+
+    def _odd_shape(self, name: str) -> tuple[Array, CauseFound] | None:
+        """A misshapen value in our axes, and its cause, where padding of another size explains it."""
+        port = np.asarray(self.dump[self.matching.port_names[name]])
+        if port.ndim == 4 and self.laid.layout == "NHWC":
+            port = port.transpose(0, 3, 1, 2)
+        pairs = zip(misshapen(self.exact.sites[name]), misshapen(self.rough.sites[name]), strict=True)
+        for (cause, exact_value), (_, rough_value) in pairs:
+            exact = exact_value()
+            if exact.shape == port.shape:
+                rough = round_to(rough_value(), self.dtype)
+                ratio = judge(port, exact, rough, self.reference.layouts[name], self.dtype).ratio
+                if ratio <= WARN:
+                    return port, CauseFound(cause.key, cause.text, name, ratio)
         return None
 
     def report(self) -> Report:
@@ -221,13 +244,14 @@ class _Comparison:
     def _explain(self, judged: _Judged, span: list[str]) -> Fault:
         name = judged.value.name
         site = self.exact.sites[name]
-        span = [n for n in span if not self._hands_on(n)]
         fault = Fault(
-            value=judged.value, op=name, span=span, causes=[], worst=(), expected_there=np.nan, got_there=np.nan,
+            value=judged.value, op=name, span=[n for n in span if not self._hands_on(n)], causes=[], worst=(),
+            expected_there=np.nan, got_there=np.nan,
             inputs=self._inputs(site), parameters=_parameters(site.module), expected=site.output, reason=judged.reason,
         )  # fmt: skip
         if judged.reason == "misshapen":
             fault.got = np.asarray(self.dump[self.matching.port_names[name]])
+            fault.causes = [self.odd_shapes[name][1]] if name in self.odd_shapes else []
             return fault
         port = fault.got = self.given[name]
         with np.errstate(all="ignore"):
@@ -238,9 +262,13 @@ class _Comparison:
         _map_errors(fault, error, judged.value.axes)
         if judged.reason:
             largest = DTYPES[self.dtype][1]
+            count = int((~np.isfinite(port)).sum())
             if judged.value.largest is not None and judged.value.largest > largest:
                 text = f"the exact value reaches {judged.value.largest:.3g}, {self.dtype} holds at most {largest:.4g}"
                 fault.causes = [CauseFound("overflow", text, name, np.inf)]
+            else:
+                text = f"{count} of {port.size} numbers are NaN or infinite, where none of the exact ones is large"
+                fault.causes = [CauseFound("not-finite", text, name, np.inf)]
             return fault
         fault.causes = self._causes(name, span, port)
         if fault.causes and all(cause.op == fault.causes[0].op for cause in fault.causes):
@@ -253,35 +281,42 @@ class _Comparison:
         return any(output is value for value in self.exact.sites[name].used.values())
 
     def _causes(self, name: str, span: list[str], port: Array) -> list[CauseFound]:
-        axes = self.reference.layouts[name]
+        """The catalogue's causes whose value is the port's, at the value itself or at an untested one before it."""
         found: list[CauseFound] = []
-        tried = 0
-        for op in [name, *reversed(span)]:
-            pairs = zip(alternatives(self.exact.sites[op]), alternatives(self.rough.sites[op]), strict=True)
-            for (cause, exact_thunk), (_, rough_thunk) in pairs:
-                if tried >= SPAN_LIMIT:
-                    break
-                tried += op != name
-                with np.errstate(all="ignore"):
-                    exact = exact_thunk()
-                if op != name:
-                    exact = self.exact.again(name, {op: exact})
-                if exact.shape != port.shape or not _promising(port, exact, self.exact.sites[name].output):
-                    continue
-                with np.errstate(all="ignore"):
-                    rough = rough_thunk()
-                rough = (
-                    self.rough.rounding(self.rough.sites[name], rough)  # type: ignore[misc]
-                    if op == name
-                    else self.rough.again(name, {op: rough})
-                )
-                ratio = judge(port, exact, rough, axes, self.dtype).ratio
-                if ratio <= WARN:
-                    found.append(CauseFound(cause.key, cause.text, op, ratio))
+        trials = [{name: cause} for cause, _ in alternatives(self.exact.sites[name])]
+        for trial in itertools.chain(trials, self._elsewhere(span)):
+            change = {op: partial(_planted, cause) for op, cause in trial.items()}
+            exact = self.exact.again(name, change)
+            if exact.shape != port.shape or not _promising(port, exact, self.exact.sites[name].output):
+                continue
+            ratio = judge(port, exact, self.rough.again(name, change), self.reference.layouts[name], self.dtype).ratio
+            if ratio <= max(WARN, min(LENIENT, CONVINCING * self._ratio(name))):
+                op, cause = next(iter(trial.items()))
+                places = f" (and at {len(trial) - 1} more of the values before)" if len(trial) > 1 else ""
+                found.append(CauseFound(cause.key, cause.text + places, op, ratio))
         if not found:
             found = self._descriptions(name, port)
-        best = [cause for cause in found if cause.ratio <= PASS] or found
-        return sorted(best, key=lambda cause: cause.ratio)
+        for limit in (PASS, WARN):
+            found = [cause for cause in found if cause.ratio <= limit] or found
+        return sorted(found, key=lambda cause: cause.ratio)
+
+    def _elsewhere(self, span: list[str]) -> list[dict[str, Cause]]:
+        """What may have gone wrong at untested values: each cause at each of them, and at all of them at once.
+
+        A porter who takes another activation takes it everywhere, and a wrong order of heads shows in query, key and
+        value.
+        """
+        single: list[dict[str, Cause]] = []
+        together: dict[Cause | str, dict[str, Cause]] = {}
+        for op in span:
+            causes = [cause for cause, _ in alternatives(self.exact.sites[op])]
+            keys = [cause.key for cause in causes]
+            for cause in causes:
+                single.append({op: cause})
+                together.setdefault(cause, {})[op] = cause
+                if keys.count(cause.key) == 1:  # told by its key alone, whatever its text says of the value
+                    together.setdefault(cause.key, {})[op] = cause
+        return [*single, *(trial for trial in together.values() if len(trial) > 1)][:SPAN_LIMIT]
 
     def _descriptions(self, name: str, port: Array) -> list[CauseFound]:
         """What the port's value is to ours, where nothing in the catalogue explains it."""
@@ -294,6 +329,10 @@ class _Comparison:
             if ratio <= WARN:
                 found.append(CauseFound(cause.key, cause.text, name, ratio))
         return found
+
+    def _ratio(self, name: str) -> float:
+        judgement = self.judged[name].judgement
+        return judgement.ratio if judgement else np.inf
 
     def _inputs(self, site: Site) -> dict[str, Array]:
         arrays = [x for x in site.inputs if isinstance(x, np.ndarray)]
@@ -393,6 +432,15 @@ def _map_errors(fault: Fault, error: Array, axes: str) -> None:
         if inside.size and inner > 0 and np.isfinite(total):
             at_border = (total - inner) / (error.size - inside.size)
             fault.border = float(np.sqrt(at_border / (inner / inside.size)))
+
+
+def _planted(cause: Cause, site: Site) -> Array:
+    """What the op would have given with that cause."""
+    return next(value() for other, value in alternatives(site) if other == cause)
+
+
+def _ours(site: Site) -> Array:
+    return site.output
 
 
 def _promising(port: Array, alternative: Array, ours: Array) -> bool:

@@ -52,7 +52,7 @@ def find_dtype(dumped: Mapping[str, Array], stored: Mapping[str, str]) -> str:
     for name, value in dumped.items():
         sample = np.asarray(value).reshape(-1)[:4096]
         sample = sample[np.isfinite(sample)]
-        if len(np.unique(sample)) < 8:  # zeros and ones fit everywhere and say nothing
+        if len(set(sample.tolist())) < 8:  # zeros and ones fit everywhere and say nothing
             continue
         widest = stored.get(name, str(sample.dtype))
         votes[next((d for d in DTYPES if d == widest or np.array_equal(round_to(sample, d), sample)), "float64")] += 1

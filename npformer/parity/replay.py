@@ -17,7 +17,8 @@ from ..nn import Module, watch
 from ..ops import Array
 from .site import Site
 
-Rounding = Callable[[Site, Array], Array]  # what a run's dtype makes of a value; `replay` calls it on every new one
+Rounding = Callable[[Site, Array], Array]  # what a run's dtype makes of a value; called on every new one
+Change = Callable[[Site], Array]  # what to go on with instead of what our op makes at a site
 
 
 @dataclass
@@ -84,23 +85,22 @@ class Replay:
         self._go(self.model, (pixel_values,), self.given, self.sites, self.used)
         return self
 
-    def again(self, until: str, changed: Mapping[str, Array], free: bool = False) -> Array:
-        """What our op makes at `until` if values before it had been those in `changed`.
+    def again(self, until: str, changed: Mapping[str, Change], free: bool = False) -> Array:
+        """What our op makes at `until` if values up to it had been changed: what it made then, changed itself or not.
 
         The values between the changed ones and `until` are ours, computed anew, as in `run` where the port did not
         dump them; with `free` also where it did.
         """
         first = min(self.order[name] for name in changed)
-        given = {**self.given, **changed}
+        given = dict(self.given)
         if free:
             for name in self.program.names[first : self.order[until] + 1]:
-                if name not in changed:
-                    given.pop(name, None)
+                given.pop(name, None)
         scope = self._scope([*changed, until])
         sites: dict[str, Site] = {}
         used = {name: value for name, value in self.used.items() if self.order[name] < first}
         start = self.sites[scope]
-        self._go(start.module, start.inputs, given, sites, used, until=until, forced=set(changed))
+        self._go(start.module, start.inputs, given, sites, used, until, changed)
         return sites[until].output
 
     def _scope(self, names: list[str]) -> str:
@@ -123,7 +123,7 @@ class Replay:
         sites: dict[str, Site],
         used: dict[str, Array],
         until: str | None = None,
-        forced: set[str] | None = None,
+        changed: Mapping[str, Change] | None = None,
     ) -> None:
         seen: dict[str, int] = {}
         made = {id(value) for value in used.values()}
@@ -134,16 +134,15 @@ class Replay:
             key = self.program.key(name, seen[name])
             before = Before(used, self.order, self.order[key])
             site = Site(key, name.partition(":")[0], module, inputs, output, layout, before, self.modules)
+            if changed and key in changed:
+                output = changed[key](site)
             if self.rounding is not None and id(output) not in made:  # one handed on unchanged is rounded already
-                site.output = self.rounding(site, output)
+                output = self.rounding(site, output)
+            site.output = output
             sites[key] = site
             if key == until:
                 raise _Reached
-            value = site.output
-            if key in given:
-                value = given[key].astype(dtype, copy=False)
-                if key in (forced or ()) and self.rounding is not None:
-                    value = self.rounding(site, value)
+            value = given[key].astype(dtype, copy=False) if key in given and key not in (changed or ()) else output
             made.add(id(value))
             used[key] = value
             return value

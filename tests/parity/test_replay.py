@@ -72,11 +72,27 @@ def test_again_gives_what_a_whole_run_with_the_changed_value_gives(setting):
         value = replay.sites[op].output * 1.25
         whole = Replay(model, program, {**dumped, op: value}, None).run(x)
         np.testing.assert_array_equal(
-            replay.again(until, {op: value}), whole.sites[until].output, err_msg=f"{op} {until}"
+            replay.again(until, {op: lambda site, v=value: v}), whole.sites[until].output, err_msg=f"{op} {until}"
         )
         later = {name: v for name, v in dumped.items() if not position < names.index(name) <= names.index(until)}
         whole = Replay(model, program, {**later, op: value}, None).run(x)
-        np.testing.assert_array_equal(replay.again(until, {op: value}, free=True), whole.sites[until].output)
+        np.testing.assert_array_equal(
+            replay.again(until, {op: lambda site, v=value: v}, free=True), whole.sites[until].output
+        )
+
+
+def test_changes_follow_one_another(setting):
+    model, x, reference, program = setting
+    replay = Replay(model, program, {}, None).run(x)
+    first, second, until = program.names[4], program.names[9], program.names[14]
+
+    def half(site):
+        return site.output / 2
+
+    once = Replay(model, program, {first: reference[first] / 2}, None).run(x)
+    twice = Replay(model, program, {first: reference[first] / 2, second: once.sites[second].output / 2}, None).run(x)
+    np.testing.assert_array_equal(replay.again(until, {first: half, second: half}), twice.sites[until].output)
+    np.testing.assert_array_equal(replay.again(second, {first: half, second: half}), once.sites[second].output / 2)
 
 
 def test_a_module_that_is_called_twice_has_two_names():

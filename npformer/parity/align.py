@@ -1,0 +1,356 @@
+"""Which of a port's values is which of ours, where the names do not say: by shape, order and numbers.
+
+Both sides are sequences, and a port computes in our order, leaving out some values and having others of its own. So
+they are aligned as one aligns two texts: the pairs are taken, none crossing another, whose scores add up to the most.
+A pair scores by how alike the sorted numbers of both are, which no layout changes; after a fault they are not, and
+what is left is shape, order and the kind of op. How sure a pair is shows in how much less the best alignment without
+it scores.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ops import Array
+from ..trace import Trace
+from .layout import Grid, grids, readings
+
+LEVELS = 65  # quantiles of a value's numbers, the smallest and the largest included
+NEAR, ALIKE = 0.05, 1e-4  # distances: above the first, numbers say nothing; below the second, all they can
+SURE = 2.0  # the score of numbers, and its lead, by which a pair is taken for right whatever its place
+FAR = 1.0  # what numbers that are not alike at all take from a score
+OP = 0.7  # what a name that hints at the same op adds, and one that hints at another takes
+REGROUPED = 1.0  # what a shape takes that is ours only when axes are merged or split
+PRESENT = (0.5, 5.0)  # least and most that a pair scores for being one at all, by how complete the dump looks
+GUESSED, NEARLY_ALL = (
+    4.0,
+    0.95,
+)  # the most of it where only shapes tell, and what part of all must go together for that
+ANCHORS = 5  # sure pairs it takes to judge how complete a dump is
+IN_ORDER = 0.9  # what part of the sure pairs must be in order to believe in the order at all
+NEIGHBOURS = 8  # how far apart two equal values of a dump are taken for one that was handed on
+FIXED = 1e4  # the score of pairs that are known: more than all others together
+BY_NUMBERS, BY_PLACE = 2.0, 4.0  # confidence is 1 - exp(-lead / this), for pairs with like numbers and for others
+
+_OPS = {
+    "conv": ("conv",), "linear": ("linear", "dense", "fc", "gemm", "matmul", "dot"), "norm": ("norm", "bn", "ln"),
+    "act": ("gelu", "relu", "silu", "swish", "act", "activation", "sigmoid", "erf", "hardswish"),
+    "softmax": ("softmax", "probs"), "pool": ("pool", "pooling", "pooled", "avgpool", "mean"),
+    "pad": ("pad", "padding"),
+}  # fmt: skip
+_KINDS = {
+    "Conv2d": "conv", "Linear": "linear", "BatchNorm2d": "norm", "LayerNorm": "norm", "Activation": "act",
+    "AvgPool2d": "pool", "AdaptiveAvgPool2d": "pool", "AdaptiveMaxPool2d": "pool", "pooled": "pool",
+    "probs": "softmax", "EfficientNetPadding": "pad", "EfficientFormerPooling": "pool",
+}  # fmt: skip
+_CONVOLUTIONS = {"conv", "linear"}  # of one pixel they are the same
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A pair, our name and the port's, and how sure it is, 0 (another would do as well) to 1."""
+
+    ours: str
+    theirs: str
+    confidence: float
+
+
+def align(
+    reference: Trace,
+    port: Mapping[str, np.ndarray],
+    fixed: Mapping[str, str],
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    kinds: Mapping[str, str],
+    ordered: bool,
+) -> list[Aligned]:
+    """Pair `ours` with `theirs`, names that are still free, where that is possible; in our order.
+
+    `fixed` are pairs known already, our name -> the port's, which order the rest. `kinds` says what makes our values
+    ("Conv2d"). Of equal values that follow on each other, as a layer's and its module's, the first is paired with the
+    first, further ones in order where the port has as many. Without `ordered`, or where numbers contradict the port's
+    order, numbers alone decide.
+    """
+    mine = {name: _quantiles(reference[name]) for name in ours}
+    yours = {name: _quantiles(port[name]) for name in theirs}
+    rows = _handed_on({name: (sorted(_long(reference[name])), mine[name].tobytes()) for name in ours}, NEIGHBOURS)
+    reach = NEIGHBOURS if ordered else len(theirs)
+    columns = _handed_on({name: (sorted(_long(port[name])), yours[name].tobytes()) for name in theirs}, reach)
+    if not rows or not columns:
+        return []
+    scores = _Scores(reference, port, list(rows), list(columns), mine, yours, kinds)
+    place = {name: position for position, name in enumerate(reference)}
+    order = _order(scores, fixed, list(port), place, ordered)
+    good = {theirs for name, theirs in fixed.items() if _alike(reference[name], port[theirs])}
+    pairs = _in_sequence(scores, fixed, good, order, place) if order else _by_numbers(scores)
+    found = []
+    for row, column, confidence in pairs:
+        same = [name for name in columns[column] if _long(port[name]) == _long(port[column])]
+        found += [Aligned(o, t, confidence) for o, t in zip(rows[row], same, strict=False)]
+    return sorted(found, key=lambda pair: place[pair.ours])
+
+
+def _long(value: Array) -> list[int]:
+    """The axes longer than 1."""
+    return [size for size in np.shape(value) if size > 1]
+
+
+def _handed_on(keys: Mapping[str, tuple[list[int], bytes]], reach: int) -> dict[str, list[str]]:
+    """Names with the same key that are at most `reach` apart, under the first one's."""
+    groups: dict[str, list[str]] = {}
+    last: dict[str, tuple[int, str]] = {}
+    for position, (name, key) in enumerate(keys.items()):
+        at, first = last.get(str(key), (-reach - 1, name))
+        first = first if position - at <= reach else name
+        groups.setdefault(first, []).append(name)
+        last[str(key)] = position, first
+    return groups
+
+
+def _quantiles(value: Array) -> Array:
+    """The finite numbers of a value in order, LEVELS of them; NaN where there are none."""
+    with np.errstate(all="ignore"):
+        numbers = np.asarray(value).astype(np.float32).reshape(-1)
+    numbers = numbers[np.isfinite(numbers)]
+    if not numbers.size:
+        return np.full(LEVELS, np.nan)
+    numbers.sort()
+    return numbers[np.round(np.linspace(0, numbers.size - 1, LEVELS)).astype(int)].astype(np.float64)
+
+
+class _Scores:
+    """How well each of our values (rows) goes with each of the port's (columns); -inf where the shape forbids it."""
+
+    def __init__(
+        self,
+        reference: Trace,
+        port: Mapping[str, Array],
+        rows: list[str],
+        columns: list[str],
+        mine: Mapping[str, Array],
+        yours: Mapping[str, Array],
+        kinds: Mapping[str, str],
+    ) -> None:
+        self.rows, self.columns = rows, columns
+        shape = (len(rows), len(columns))
+        self.possible, self.same_axes = np.zeros(shape, bool), np.zeros(shape, bool)
+        self.numbers, self.hints = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        grid = grids(reference)
+        shapes = [np.shape(port[column]) for column in columns]
+        ops = np.array([_op_of(column) for column in columns])
+        quantiles = np.array([yours[column] for column in columns])
+        fits: dict[tuple[object, ...], Array] = {}
+        for i, row in enumerate(rows):
+            key = (reference.layouts.get(row, ""), reference[row].shape, grid.get(row))
+            if key not in fits:
+                fits[key] = np.array([_fit(*key, shape) for shape in shapes])
+            self.possible[i] = np.isfinite(fits[key])
+            at = np.flatnonzero(self.possible[i])
+            self.numbers[i, at] = _likeness(mine[row], quantiles[at])
+            self.same_axes[i] = fits[key] == 0
+            self.hints[i, at] = fits[key][at] + _agreement(_KINDS.get(kinds.get(row, ""), ""), ops[at])
+        self.sure = [(i, j) for i, j, lead in _mutual(self.total(0)) if min(lead, self.numbers[i, j]) >= SURE]
+
+    def total(self, present: float) -> Array:
+        """All scores, with what a pair scores for being one at all."""
+        return np.where(self.possible, np.float32(present) + self.numbers + self.hints, -np.inf)
+
+
+def _fit(axes: str, shape: tuple[int, ...], grid: Grid | None, port_shape: tuple[int, ...]) -> float:
+    if not readings(axes, shape, port_shape, grid):
+        return -math.inf
+    long = sum(size > 1 for size in shape), sum(size > 1 for size in port_shape)
+    return 0.0 if long[0] == long[1] else -REGROUPED
+
+
+def _likeness(ours: Array, theirs: Array) -> Array:
+    """What the numbers of one of ours and of several of the port's say for them: SURE or more, down to -FAR."""
+    size = np.abs(ours).max()
+    spread = max(float(ours.std()), 1e-3 * float(size), float(np.finfo(np.float32).tiny))
+    distance = np.sqrt(((theirs - ours) ** 2).mean(1)) / spread
+    distance = np.where(np.isnan(distance), 1.0, np.maximum(distance, ALIKE))
+    return np.maximum(np.log(NEAR / distance) * np.where(distance > NEAR, 0.2, 1.0), -FAR)
+
+
+def _alike(ours: Array, theirs: Array) -> bool:
+    """Whether two values of whatever layout have nearly the same mean and spread."""
+    with np.errstate(all="ignore"):
+        theirs = np.asarray(theirs).astype(np.float64)
+        spread = max(float(ours.std()), 1e-3 * float(np.abs(ours).max()), float(np.finfo(np.float32).tiny))
+        return bool(max(abs(theirs.mean() - ours.mean()), abs(theirs.std() - ours.std())) < 0.01 * spread)
+
+
+def _op_of(name: str) -> str:
+    """The op that the last words of a port's name hint at, or ""."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+    for word in reversed(words[-4:]):
+        for op, hints in _OPS.items():
+            if word.lower() in hints or ("conv" in word.lower() and op == "conv"):
+                return op
+    return ""
+
+
+def _agreement(op: str, others: Array) -> Array:
+    if not op:
+        return np.zeros(len(others))
+    same = others == op
+    if op in _CONVOLUTIONS:
+        same = np.isin(others, list(_CONVOLUTIONS))
+    return np.where(others == "", 0.0, np.where(same, OP, -OP))
+
+
+def _order(
+    scores: _Scores, fixed: Mapping[str, str], names: list[str], place: Mapping[str, int], ordered: bool
+) -> list[str]:
+    """The port's names in order of computation: as they came, or by the numbers in them; [] if neither fits.
+
+    Known and sure pairs must be in order. Of a dump without an order there must be enough of them to tell.
+    """
+    pairs = [(place[row], column) for row, column in fixed.items()]
+    pairs += [(place[scores.rows[i]], scores.columns[j]) for i, j in scores.sure]
+    for order in (names, sorted(names, key=_natural)):
+        at = {name: position for position, name in enumerate(order)}
+        chain = _longest_rising([at[column] for _, column in sorted(pairs)])
+        if chain >= IN_ORDER * len(pairs) and (len(pairs) >= ANCHORS or ordered):
+            return order
+    return []
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _longest_rising(numbers: Iterable[int]) -> int:
+    """How many of the numbers can be kept so that they rise."""
+    ends: list[int] = []
+    for number in numbers:
+        at = int(np.searchsorted(ends, number)) if ends else 0
+        ends[at : at + 1] = [number]
+    return len(ends)
+
+
+def _mutual(total: Array) -> list[tuple[int, int, float]]:
+    """Pairs that are each other's best: row, column, and how far they lead before the next best of either, or none."""
+    found = []
+    for i, j in enumerate(total.argmax(1)):
+        if np.isfinite(total[i, j]) and total[:, j].argmax() == i:
+            rivals = np.concatenate([np.delete(total[i], j), np.delete(total[:, j], i)])
+            found.append((i, int(j), float(total[i, j] - rivals.max(initial=0))))
+    return found
+
+
+def _by_numbers(scores: _Scores) -> list[tuple[str, str, float]]:
+    """Pairs without any order: those whose numbers are alike, and like no other's."""
+    return [
+        (scores.rows[i], scores.columns[j], _confidence(lead, BY_NUMBERS))
+        for i, j, lead in _mutual(scores.total(0))
+        if scores.numbers[i, j] > 0
+    ]
+
+
+def _confidence(lead: float, scale: float) -> float:
+    return 1 - math.exp(-max(lead, 0) / scale)
+
+
+def _in_sequence(
+    scores: _Scores, fixed: Mapping[str, str], good: set[str], names: Sequence[str], place: Mapping[str, int]
+) -> list[tuple[str, str, float]]:
+    """The best alignment of two sequences, in which the fixed pairs stay together as far as they are in order.
+
+    `good` are the port's names of those among them whose numbers are like ours. A fault shows in all that follows: so
+    before the place where likeness ends, only values with like numbers are paired.
+    """
+    rows = sorted({*scores.rows, *fixed}, key=lambda name: place[name])
+    wanted = {*scores.columns, *fixed.values()}
+    columns = [name for name in names if name in wanted]
+    row_at, column_at = {n: i for i, n in enumerate(rows)}, {n: j for j, n in enumerate(columns)}
+    my_rows = np.array([row_at[name] for name in scores.rows])
+    my_columns = np.array([column_at[name] for name in scores.columns])
+    alike = np.zeros(len(columns), bool)
+    alike[[column_at[name] for name in good]] = True
+    alike[[my_columns[j] for _, j in scores.sure]] = True
+    front = _front(alike)
+    free = scores.total(_presence(scores, my_rows, my_columns, front))
+    free[(scores.numbers <= 0) & (my_columns < front)] = -np.inf
+    total = np.full((len(rows), len(columns)), -np.inf)
+    total[np.ix_(my_rows, my_columns)] = free
+    for row, column in fixed.items():
+        total[row_at[row], column_at[column]] = FIXED
+    before, after = _sums(total), _sums(total[::-1, ::-1])[::-1, ::-1]
+    through = before[:-1, :-1] + total + after[1:, 1:]
+    without = (before[:, :-1] + after[:, 1:]).max(0)  # each column left out
+    my_row, my_column = {at: i for i, at in enumerate(my_rows)}, {at: j for j, at in enumerate(my_columns)}
+    found = []
+    for i, j in _path(total, before):
+        if i in my_row and j in my_column:
+            lead = before[-1, -1] - max(np.delete(through[:, j], i).max(initial=-np.inf), without[j])
+            like = scores.numbers[my_row[i], my_column[j]] > 0
+            found.append((rows[i], columns[j], _confidence(float(lead), BY_NUMBERS if like else BY_PLACE)))
+    return found
+
+
+def _front(alike: Array) -> int:
+    """How many of the columns come before a fault: where they go from mostly like ours to mostly unlike.
+
+    The place that makes what is seen most likely, each side having a rate of its own; all, if there is no such change.
+    """
+    counts, sizes = np.concatenate([[0], np.cumsum(alike)]), np.arange(len(alike) + 1)
+
+    def likelihood(hits: np.ndarray, of: np.ndarray) -> np.ndarray:
+        rate = (hits + 0.5) / (of + 1)
+        return hits * np.log(rate) + (of - hits) * np.log(1 - rate)
+
+    both = likelihood(counts, sizes) + likelihood(counts[-1] - counts, sizes[-1] - sizes)
+    falls = (counts + 0.5) / (sizes + 1) > 3 * (counts[-1] - counts + 0.5) / (sizes[-1] - sizes + 1)
+    falls[-1] = counts[-1] > 0
+    return int(np.where(falls, both, -np.inf).argmax()) if falls.any() else 0
+
+
+def _sums(total: Array) -> Array:
+    """The best sum of an alignment of the first i rows with the first j columns, for all i and j."""
+    sums = np.zeros((total.shape[0] + 1, total.shape[1] + 1))
+    for i, row in enumerate(total):
+        np.maximum.accumulate(np.maximum(sums[i, 1:], sums[i, :-1] + row), out=sums[i + 1, 1:])
+    return sums
+
+
+def _path(total: Array, sums: Array) -> list[tuple[int, int]]:
+    """The pairs of the best alignment."""
+    pairs = []
+    i, j = total.shape
+    while i and j:
+        if sums[i, j] == sums[i - 1, j]:
+            i -= 1
+        elif sums[i, j] == sums[i, j - 1]:
+            j -= 1
+        else:
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+    return pairs[::-1]
+
+
+def _presence(scores: _Scores, rows: Array, columns: Array, front: int) -> float:
+    """What a pair scores for being one at all: much, if the dump has nearly all of our values and few of its own.
+
+    Counted before the front. Where a fault is too early for that shapes may tell, if nearly all of them go together.
+    `rows` and `columns` are the places of the scores' own.
+    """
+    sure = [(rows[i], columns[j]) for i, j in scores.sure if columns[j] < front]
+    if len(sure) >= ANCHORS:
+        last = max(row for row, _ in sure)
+        return _presence_of(len(sure), int((rows <= last).sum()), int((columns < front).sum()))
+    fitting = np.where(scores.same_axes, 1.0, -np.inf)
+    pairs = int(_sums(fitting[rows.argsort()][:, columns.argsort()])[-1, -1])
+    if pairs < NEARLY_ALL * max(fitting.shape):
+        return PRESENT[0]
+    return min(_presence_of(pairs, *fitting.shape), GUESSED)
+
+
+def _presence_of(pairs: int, rows: int, columns: int) -> float:
+    lacking, foreign = (rows - pairs + 1) / (rows + 2), (columns - pairs + 1) / (columns + 2)
+    return min(max(math.log((1 - lacking) * (1 - foreign) / (lacking * foreign)), PRESENT[0]), PRESENT[1])

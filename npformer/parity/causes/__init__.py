@@ -1,0 +1,66 @@
+"""The catalogue of causes: what a porter may have done instead of each op.
+
+`layers.py` has the stock layers, `convolution.py` convolutions and padding, `block.py` what the blocks of all families
+share, then one file per family. `fitted.py` describes what no rule foresaw by looking at the port's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...nn import Module
+from ..site import Alternative, Site
+from . import convolution, efficientformer, efficientnet, layers, swiftformer
+from .fitted import fitted
+from .rule import Absent, Rules
+
+__all__ = ["alternatives", "fitted", "misshapen"]
+
+# What is special to a place comes before what any layer of its kind may suffer.
+CATALOGUE: tuple[Rules, ...] = (
+    efficientformer.RULES, efficientnet.RULES, swiftformer.RULES, layers.RULES, convolution.RULES,
+)  # fmt: skip
+MISSHAPEN: tuple[Rules, ...] = (efficientnet.MISSHAPEN, convolution.MISSHAPEN)
+
+
+def alternatives(site: Site) -> Iterator[Alternative]:
+    """Everything a porter may have done instead of this op, as (cause, thunk).
+
+    A thunk computes the whole value anew from `site.inputs`, `site.used` and `site.module`, in their dtype and in the
+    shape of `site.output`, and changes none of them; what it returns may be one of them, so do not write to it. Which
+    causes come, and their order, depends on the model and on shapes alone, never on numbers. Nothing is offered that
+    is the right op under another name, nor what needs a value that `site.used` lacks.
+
+    Two causes may give the same numbers where the shapes make them one: with an even picture, a 3x3 kernel of stride 2
+    never reaches the last padded row, so "pad-symmetric" and "pad-other-side" are one at the convolution.
+    """
+    return _apply(CATALOGUE, site)
+
+
+def misshapen(site: Site) -> Iterator[Alternative]:
+    """What a porter may have done that gives a value of another shape than `site.output`, as (cause, thunk).
+
+    For values that are found misshapen: paddings that make a map larger or smaller.
+    """
+    return _apply(MISSHAPEN, site)
+
+
+def _apply(catalogue: tuple[Rules, ...], site: Site) -> Iterator[Alternative]:
+    for place, module in _places(site):
+        for rules in catalogue:
+            for kind in type(module).__mro__:
+                for rule in rules.get((kind, place), ()):
+                    try:
+                        yield from rule(site, module)
+                    except Absent:
+                        continue
+
+
+def _places(site: Site) -> Iterator[tuple[str, Module]]:
+    """Under which keys rules about a site stand, the most special first, and what they are to be given."""
+    if site.inner:
+        yield f":{site.inner}", site.module
+        return
+    if site.parent is not None:
+        yield f".{site.owner.rpartition('.')[2]}", site.parent
+    yield "", site.module

@@ -1,0 +1,30 @@
+"""Ports without a fault raise no alarm, whatever order they add in, whatever they fold, however they lay out maps."""
+
+import numpy as np
+import pytest
+
+from npformer.parity import compare
+from npformer.parity.noise import round_to
+from tests.parity.suite import FAMILIES
+from tests.ports import nhwc
+from tests.support import CASES, fill, pixel_values
+
+NETWORKS = {**FAMILIES, **{name: CASES[name] for name in ("resolution-5", "net-tf-same", "swift-l2")}}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("variant", nhwc.VARIANTS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_independent_port_raises_no_alarm(name: str, variant: str, dtype: str) -> None:
+    case = NETWORKS[name]
+    model = fill(case.model(), np.float32)
+    x = round_to(pixel_values(case.shape), dtype).astype(np.float32)
+    port = nhwc.run(model.config, model.state_dict(), x, dtype, variant=variant)
+    report = compare(model, x, port)
+    assert report.equal, [(fault.op, fault.value.ratio, fault.causes) for fault in report.faults]
+    assert report.dtype == dtype
+    assert report.layout == "NHWC"
+    assert report.tested == len(report.values)
+    assert max(value.ratio for value in report.values if value.ratio is not None) <= 8
+    folded = [value for value in report.values if value.note]
+    assert bool(folded) == (variant == "folded")
