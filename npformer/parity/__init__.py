@@ -1,5 +1,27 @@
 """The parity checker: which op of a port is wrong, and why.
 
-`compare` replays our model on a port's dumped values, each op on the port's own inputs, so that an error shows where it
-is made and nowhere else. See README.md in this folder.
+`compare` replays our model on a port's dumped values, each op on the port's own inputs, so that an error shows where
+it is made and nowhere else. See README.md in this folder.
 """
+
+from .compare import compare, compare_traces
+from .dump import Dump, read_dump, write_dump
+from .recorders import Tape, record_flax, record_onnxruntime, record_torch
+from .report import CauseFound, Fault, Finding, Report, Value
+
+__all__ = [
+    "CauseFound",
+    "Dump",
+    "Fault",
+    "Finding",
+    "Report",
+    "Tape",
+    "Value",
+    "compare",
+    "compare_traces",
+    "read_dump",
+    "record_flax",
+    "record_onnxruntime",
+    "record_torch",
+    "write_dump",
+]

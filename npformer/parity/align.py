@@ -22,10 +22,11 @@ from .layout import Grid, grids, readings
 
 LEVELS = 65  # quantiles of a value's numbers, the smallest and the largest included
 NEAR, ALIKE = 0.05, 1e-4  # distances: above the first, numbers say nothing; below the second, all they can
+LEAST_SPREAD = 0.02  # of the largest number: what is less may be rounding in half precision
 SURE = 2.0  # the score of numbers, and its lead, by which a pair is taken for right whatever its place
 FAR = 1.0  # what numbers that are not alike at all take from a score
 OP = 0.7  # what a name that hints at the same op adds, and one that hints at another takes
-REGROUPED = 1.0  # what a shape takes that is ours only when axes are merged or split
+REGROUPED = 0.5  # what a shape takes that is ours only when axes are merged or split
 PRESENT = (0.5, 5.0)  # least and most that a pair scores for being one at all, by how complete the dump looks
 GUESSED, NEARLY_ALL = (
     4.0,
@@ -78,14 +79,19 @@ def align(
     """
     mine = {name: _quantiles(reference[name]) for name in ours}
     yours = {name: _quantiles(port[name]) for name in theirs}
-    rows = _handed_on({name: (sorted(_long(reference[name])), mine[name].tobytes()) for name in ours}, NEIGHBOURS)
-    reach = NEIGHBOURS if ordered else len(theirs)
-    columns = _handed_on({name: (sorted(_long(port[name])), yours[name].tobytes()) for name in theirs}, reach)
+    rows = _handed_on(reference, mine, NEIGHBOURS)
+    one_by_one = _one_by_one(reference, port, ours, theirs) if ordered else {}
+    if one_by_one:
+        columns = {one_by_one[row]: [one_by_one[name] for name in names] for row, names in rows.items()}
+    else:
+        columns = _handed_on(port, yours, NEIGHBOURS if ordered else len(theirs))
     if not rows or not columns:
         return []
     scores = _Scores(reference, port, list(rows), list(columns), mine, yours, kinds)
     place = {name: position for position, name in enumerate(reference)}
     order = _order(scores, fixed, list(port), place, ordered)
+    if not order and ordered:
+        return align(reference, port, fixed, ours, theirs, kinds, False)
     good = {theirs for name, theirs in fixed.items() if _alike(reference[name], port[theirs])}
     pairs = _in_sequence(scores, fixed, good, order, place) if order else _by_numbers(scores)
     found = []
@@ -100,15 +106,34 @@ def _long(value: Array) -> list[int]:
     return [size for size in np.shape(value) if size > 1]
 
 
-def _handed_on(keys: Mapping[str, tuple[list[int], bytes]], reach: int) -> dict[str, list[str]]:
-    """Names with the same key that are at most `reach` apart, under the first one's."""
+def _one_by_one(
+    reference: Trace, port: Mapping[str, Array], ours: Sequence[str], theirs: Sequence[str]
+) -> dict[str, str]:
+    """Ours to theirs in order, if there are as many (but perhaps for our first, the input) and all shapes fit; or {}.
+
+    Then which of the port's values are the same is known even where a fault makes them all zero or NaN.
+    """
+    grid = grids(reference)
+    names = ours[len(ours) - len(theirs) :]
+    pairs = dict(zip(names, theirs, strict=False)) if 0 <= len(ours) - len(theirs) <= 1 else {}
+    for mine, yours in pairs.items():
+        layout = reference.layouts.get(mine, "")
+        if not readings(layout, reference[mine].shape, np.shape(port[yours]), grid.get(mine)):
+            return {}
+    return pairs
+
+
+def _handed_on(values: Mapping[str, Array], quantiles: Mapping[str, Array], reach: int) -> dict[str, list[str]]:
+    """Names of equal values, whatever their layout, that are at most `reach` apart, under the first one's."""
     groups: dict[str, list[str]] = {}
-    last: dict[str, tuple[int, str]] = {}
-    for position, (name, key) in enumerate(keys.items()):
-        at, first = last.get(str(key), (-reach - 1, name))
-        first = first if position - at <= reach else name
+    last: dict[object, tuple[int, str]] = {}
+    for position, (name, numbers) in enumerate(quantiles.items()):
+        key = (*sorted(_long(values[name])), numbers.tobytes())
+        at, first = last.get(key, (position, name))
+        if position - at > reach or not numbers[0] < numbers[-1]:  # NaN or constant: equal, but not therefore the same
+            first = name
         groups.setdefault(first, []).append(name)
-        last[str(key)] = position, first
+        last[key] = position, first
     return groups
 
 
@@ -138,7 +163,7 @@ class _Scores:
     ) -> None:
         self.rows, self.columns = rows, columns
         shape = (len(rows), len(columns))
-        self.possible, self.same_axes = np.zeros(shape, bool), np.zeros(shape, bool)
+        self.possible = np.zeros(shape, bool)
         self.numbers, self.hints = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         grid = grids(reference)
         shapes = [np.shape(port[column]) for column in columns]
@@ -152,7 +177,6 @@ class _Scores:
             self.possible[i] = np.isfinite(fits[key])
             at = np.flatnonzero(self.possible[i])
             self.numbers[i, at] = _likeness(mine[row], quantiles[at])
-            self.same_axes[i] = fits[key] == 0
             self.hints[i, at] = fits[key][at] + _agreement(_KINDS.get(kinds.get(row, ""), ""), ops[at])
         self.sure = [(i, j) for i, j, lead in _mutual(self.total(0)) if min(lead, self.numbers[i, j]) >= SURE]
 
@@ -171,7 +195,7 @@ def _fit(axes: str, shape: tuple[int, ...], grid: Grid | None, port_shape: tuple
 def _likeness(ours: Array, theirs: Array) -> Array:
     """What the numbers of one of ours and of several of the port's say for them: SURE or more, down to -FAR."""
     size = np.abs(ours).max()
-    spread = max(float(ours.std()), 1e-3 * float(size), float(np.finfo(np.float32).tiny))
+    spread = max(float(ours.std()), LEAST_SPREAD * float(size), float(np.finfo(np.float32).tiny))
     distance = np.sqrt(((theirs - ours) ** 2).mean(1)) / spread
     distance = np.where(np.isnan(distance), 1.0, np.maximum(distance, ALIKE))
     return np.maximum(np.log(NEAR / distance) * np.where(distance > NEAR, 0.2, 1.0), -FAR)
@@ -181,7 +205,7 @@ def _alike(ours: Array, theirs: Array) -> bool:
     """Whether two values of whatever layout have nearly the same mean and spread."""
     with np.errstate(all="ignore"):
         theirs = np.asarray(theirs).astype(np.float64)
-        spread = max(float(ours.std()), 1e-3 * float(np.abs(ours).max()), float(np.finfo(np.float32).tiny))
+        spread = max(float(ours.std()), LEAST_SPREAD * float(np.abs(ours).max()), float(np.finfo(np.float32).tiny))
         return bool(max(abs(theirs.mean() - ours.mean()), abs(theirs.std() - ours.std())) < 0.01 * spread)
 
 
@@ -344,7 +368,7 @@ def _presence(scores: _Scores, rows: Array, columns: Array, front: int) -> float
     if len(sure) >= ANCHORS:
         last = max(row for row, _ in sure)
         return _presence_of(len(sure), int((rows <= last).sum()), int((columns < front).sum()))
-    fitting = np.where(scores.same_axes, 1.0, -np.inf)
+    fitting = np.where(scores.possible, 1.0, -np.inf)
     pairs = int(_sums(fitting[rows.argsort()][:, columns.argsort()])[-1, -1])
     if pairs < NEARLY_ALL * max(fitting.shape):
         return PRESENT[0]

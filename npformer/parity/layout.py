@@ -362,7 +362,7 @@ def _vote(kind: str, pairs: Sequence[_Pair], given: Mapping[str, Reading]) -> _V
     ):  # of equally good ones the first is taken: then those of frameworks that count axes from behind
         backwards = [order[::-1] for order in usual]
         orders = tuple(dict.fromkeys([*usual, *backwards, *map("".join, permutations(usual[0]))]))
-    against, support = dict.fromkeys(orders, 0.0), dict.fromkeys(orders, 0)
+    against, support, tellers = dict.fromkeys(orders, 0.0), dict.fromkeys(orders, 0), dict.fromkeys(orders, 0)
     ballots = []
     for pair in pairs:
         fitting = [given[pair.name]] if pair.name in given else pair.readings
@@ -371,13 +371,15 @@ def _vote(kind: str, pairs: Sequence[_Pair], given: Mapping[str, Reading]) -> _V
             continue
         reduced = {order: _reduced(order, next(iter(costs))) for order in orders}
         ballots.append(reduced)
-        nearest = min(costs[reduced[order]][1] if reduced[order] in costs else math.inf for order in usual)
+        possible = {reduced[order] for order in usual}
+        nearest = min(costs[order][1] if order in costs else math.inf for order in possible)
         for order in orders:
             cost, distance = costs.get(reduced[order], (STRONGEST, math.inf))
             against[order] += cost
+            tellers[order] += reduced[order] not in possible
             support[order] += nearest == math.inf > distance or (distance < RIGHT and CLEARLY * distance < nearest)
     best, unusual = min(usual, key=against.__getitem__), min(orders, key=against.__getitem__)
-    if unusual not in usual and support[unusual] >= max(MINIMUM, MOST * sum(len(b[best]) > 1 for b in ballots)):
+    if unusual not in usual and support[unusual] >= max(MINIMUM, MOST * tellers[unusual]):
         return _Vote(unusual, heard=True, doubtful=False)
     heard = any(ballot[order] != ballot[best] for ballot in ballots for order in usual)
     close = [order for order in usual if against[order] - against[best] < DOUBT]

@@ -91,7 +91,7 @@ def test_any_way_of_laying_out_a_whole_dump(class_name: str, size: tuple[int, in
     for name, value in t.items():
         np.testing.assert_array_equal(laid.values[name], value.astype(np.float16), err_msg=name)
         assert laid.values[name].dtype == np.float16
-    assert laid.layout in (vote, vote if batch > 1 else f"N{vote.replace('N', '')}")
+    assert laid.layout == vote or (batch == 1 and laid.layout.replace("N", "") == vote.replace("N", ""))
     renumbered = way == "tokens numbered across" and class_name != support.NET
     assert len(laid.findings) == renumbered, laid.findings
 
@@ -309,11 +309,9 @@ def test_nan_and_infinity_disturb_nothing() -> None:
     assert laid.layout == "NHWC"
     assert not laid.findings
     for name in t:
-        np.testing.assert_array_equal(laid.values[name], undo(t, maps(lambda x: x), np.float32).values[name]) if not (
-            np.isnan(port[name]).any() or np.isinf(port[name]).any()
-        ) else None
         assert laid.values[name].shape == t[name].shape
         finite = np.isfinite(laid.values[name])
+        assert finite.sum() == np.isfinite(port[name]).sum()
         np.testing.assert_array_equal(laid.values[name][finite], t[name].astype(np.float32)[finite])
 
 

@@ -354,6 +354,36 @@ def test_crops_are_named(size: str) -> None:
     assert keys(port.check(both, picture=port.pictures[0])) == ["input-crop+input-resize-filter"]
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_crops_that_start_elsewhere_are_named(size: str) -> None:
+    port = Port("former", size)
+    whole = port.processor(port.pictures, return_tensors="np", do_center_crop=False)["pixel_values"][0]
+    rest = [length - 41 for length in whole.shape[1:]]
+    corner = whole[:, :41, :41]
+    later = whole[:, (rest[0] + 1) // 2 :, (rest[1] + 1) // 2 :][:, :41, :41]
+    for theirs, text in ((corner, "starts at the upper left corner"), (later, "half a pixel further")):
+        check = port.check(theirs[None], picture=port.pictures[0])
+        assert keys(check) == ["input-crop"]
+        assert text in check.causes[0].text
+    assert keys(port.check(later[None])) == ["input-shifted"]
+
+
+def test_half_precision_hides_no_filter_that_makes_a_difference() -> None:
+    """Smooth pictures differ little from filter to filter, but by more than a cast to bfloat16 does."""
+    y, x = np.mgrid[:97, :131]
+    smooth = Image.fromarray(np.stack([127 + 100 * np.sin((x + c * y) / 17) for c in range(3)], -1).astype(np.uint8))
+    port = Port("swift", "wide")
+    port.pictures = [smooth]
+    port.ours = port.processor(smooth, return_tensors="np")["pixel_values"]
+    theirs = port.processor(smooth, return_tensors="np", resample=0)["pixel_values"]
+    near = port.processor(smooth, return_tensors="np", resample=5)["pixel_values"]
+    for dtype in DTYPES:
+        assert keys(port.check(theirs, dtype, picture=smooth)) == ["input-resize-filter"]
+        check = port.check(near, dtype, picture=smooth)
+        assert keys(check) == ["input-resize-filter"]
+        assert "Hamming" in check.causes[0].text
+
+
 def test_a_picture_that_is_not_ours_is_said_to_be_of_no_use() -> None:
     port = Port("former", "wide")
     theirs = port.processor(port.pictures, return_tensors="np", resample=0)["pixel_values"]
@@ -412,6 +442,8 @@ def test_bad_arguments_are_refused() -> None:
         check_input(ours, ours, dtype="int8")
     with pytest.raises(ValueError, match="shape"):
         check_input(ours[0], ours, dtype="float32")
+    with pytest.raises(ValueError, match="none of them 0"):
+        check_input(ours[:0], ours, dtype="float32")
     with pytest.raises(ValueError, match="finite"):
         check_input(ours + np.nan, ours, dtype="float32")
 
@@ -422,4 +454,17 @@ def test_nothing_warns_for_a_black_picture() -> None:
         warnings.simplefilter("error")
         assert check_input(ours, ours, dtype="float16").finding is None
         assert check_input(ours, ours + 1, dtype="float16").finding is not None
-        assert check_input(ours, np.zeros((1, 3, 3)), dtype="float16").finding is not None
+        for shape in (
+            (1, 3, 3),
+            (1, 3, 0, 8),
+            (0,),
+            (),
+            (2, 3, 8, 8),
+            (1, 4, 8, 8),
+            (1, 1, 3, 8, 8),
+            (1, 3, 300, 200),
+        ):
+            check = check_input(ours, np.zeros(shape), dtype="float16")
+            assert check.finding is not None
+            assert check.finding.bad
+            assert f"shape {shape}" in check.finding.text or shape == (1, 3, 3)

@@ -225,6 +225,16 @@ def test_any_order_is_found_where_it_cannot_be_chance() -> None:
         )
 
 
+def test_too_few_logits_prove_nothing() -> None:
+    ours = logits(1, 5)
+    assert check_logit_order(ours, noisy(ours[:, ::-1], "bfloat16"), "bfloat16") is None
+    assert check_logit_order(ours, noisy(ours[:, ::-1], "float32"), "float32") is not None
+    twins = logits(6, 17)
+    twins[:, 3] = twins[:, 8]
+    order = [0, 2, 1, *range(3, 17)]
+    assert check_logit_order(twins, noisy(twins[:, order], "float32"), "float32") is None
+
+
 def test_one_logit_more() -> None:
     ours = logits(2, 1000)
     more = np.random.default_rng(3).standard_normal((2, 1))

@@ -63,6 +63,8 @@ def test_counters_and_derived_tables_may_be_missing(name: str) -> None:
     state = {k: v for k, v in model.state_dict().items() if v.dtype.kind == "f"}
     assert check_weights(model, state, "float32") == []
     assert check_weights(model, {**state, "global_step": np.array(3)}, "float32") == []
+    counted = {k: v + 7 if k.endswith("num_batches_tracked") else v for k, v in rounded(model.state_dict()).items()}
+    assert check_weights(model, counted, "float32") == []
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -81,7 +83,10 @@ def test_other_layouts_are_told_and_no_fault(name: str, dtype: str) -> None:
         state[key] = array
     findings = check_weights(model, state, dtype)
     assert bad(findings) == []
-    assert any("laid out as (H, W, I, O)" in text for text in harmless(findings))
+    said = {text.partition("laid out as ")[2].partition(":")[0] for text in harmless(findings)}
+    linear = {"(I, O)"} if any(v.ndim == 2 and k.endswith(".weight") for k, v in state.items()) else set()
+    depthwise = set() if "EfficientFormer" in name else {"(H, W, O, I)"}
+    assert said == {"(H, W, I, O)"} | linear | depthwise
 
 
 def test_flattened_and_unflattened_weights() -> None:
@@ -129,6 +134,10 @@ def test_a_headed_model_and_a_bare_ports_names_and_the_other_way_round() -> None
         body = rounded(headless.state_dict())
         long = {prefix + k: v for k, v in body.items()}
         assert check_weights(headless, long, "float32") == []
+        floats = {k: v for k, v in long.items() if v.dtype.kind == "f"}
+        assert check_weights(headless, {spelled_as_jax(k): v for k, v in floats.items()}, "float32") == []
+        floats = {k: v for k, v in short.items() if v.dtype.kind == "f"}
+        assert check_weights(headed, {spelled_as_jax(k): v for k, v in floats.items()}, "float32") == []
         extra = {**long, "classifier.weight": np.ones((5, 8), np.float32)}
         assert f"does not have: {heads[0]}weight" in only(check_weights(headless, extra, "float32"))
 
@@ -298,6 +307,32 @@ def test_layer_scales_folded_in_are_no_fault(name: str, dtype: str, norms: bool)
     assert "not multiplied by the layer scale" in only(
         [f for f in check_weights(model, rounded(state), "float32") if f.bad]
     )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_folded_weights_may_be_laid_out_otherwise(name: str) -> None:
+    model = tiny.model(name)
+    state = fold_after(model, model.state_dict())
+    for layer, around in neighbours(model).items():
+        if around.scale:
+            scale = state.pop(around.scale).reshape(-1)
+            weight = state[f"{layer}.weight"]
+            state[f"{layer}.weight"] = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+            state[f"{layer}.bias"] = state[f"{layer}.bias"] * scale
+    for key, array in state.items():
+        if array.ndim == 4:
+            state[key] = array.transpose(2, 3, 0, 1) if array.shape[1] == 1 else array.transpose(2, 3, 1, 0)
+        elif array.ndim == 2 and key.endswith(".weight"):
+            state[key] = array.T
+    assert bad(check_weights(model, rounded(state), "float32")) == []
+
+
+def test_layer_scales_of_one_may_be_left_out() -> None:
+    model = tiny.model(SWIFT)
+    state = {k: np.ones_like(v) if k.endswith("layer_scale") else v for k, v in model.state_dict().items()}
+    model.load_state_dict(state)
+    left = {k: v for k, v in rounded(state).items() if not k.endswith("layer_scale")}
+    assert bad(check_weights(model, left, "float32")) == []
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

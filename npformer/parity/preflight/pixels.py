@@ -29,6 +29,7 @@ TIES = 2.0  # times the best candidate's error, within which another is as good
 ENOUGH = 0.25  # of the port's input that an arrangement must speak of
 FLOATS = 2.0**-22  # of the largest value: what a few roundings in float32 leave, whatever the port's dtype
 SMALLEST = {"float16": 2.0**-25}  # half the smallest step, where that is no question of exponents
+PARTIAL = ("input-shifted", "input-crop", "input-padded")  # arrangements that need not fill the port's input
 DATA_SETS = {
     "ImageNet": (IMAGENET_MEAN, IMAGENET_STD),
     "Inception": (HALVES, HALVES),
@@ -91,12 +92,12 @@ def check_input(
     better and wins. Without either they are guessed from the pixels. picture: the first picture of the batch, anything
     `load_image` takes; with it and the processor, other ways of resizing and cropping are tried.
 
-    Raises ValueError for pixels of ours that are not finite or have no four axes, or for an unknown dtype.
+    Raises ValueError for pixels of ours that are not finite or not (B, C, H, W), or for an unknown dtype.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    if pixel_values.ndim != 4:
-        raise ValueError(f"pixel_values must have the shape (B, C, H, W), got {pixel_values.shape}")
+    if pixel_values.ndim != 4 or pixel_values.size == 0:
+        raise ValueError(f"pixel_values must have the shape (B, C, H, W), none of them 0, got {pixel_values.shape}")
     describe_input(pixel_values)
     ours = pixel_values.astype(np.float64)
     theirs, note = _in_our_layout(ours, np.asarray(port_input).astype(np.float64))
@@ -378,6 +379,11 @@ class Candidate:
         return (*self.keys, *self.preparation.keys, *((self.arrangement.key,) if self.arrangement else ()))
 
     @property
+    def is_partial(self) -> bool:
+        """Whether there are pixels it says nothing about."""
+        return self.arrangement is not None and self.arrangement.key in PARTIAL
+
+    @property
     def text(self) -> str:
         """The same in words."""
         arranged = (self.arrangement.text,) if self.arrangement else ()
@@ -440,7 +446,7 @@ class _Search:
                     yield error, candidate
 
     def _candidates(self, mistakes: int) -> Iterator[Candidate]:
-        if self.theirs.ndim != 4:
+        if self.theirs.ndim != 4 or self.theirs.size == 0:
             return
         same = self.theirs.shape == self.ours.shape
         if same:
@@ -481,7 +487,7 @@ class _Search:
 
     def _nearly(self) -> Iterator[tuple[float, Candidate]]:
         """Candidates that hold but for one level in 255: pixels rounded to whole levels elsewhere than in ours."""
-        if self.how is None or self.theirs.ndim != 4:
+        if self.how is None or self.theirs.ndim != 4 or self.theirs.size == 0:
             return
         apart = ("input-resize-rounding",), ("up to one level of 255 apart, rounded elsewhere",)
         if self.theirs.shape == self.ours.shape:
@@ -546,6 +552,8 @@ class _Search:
 
     def _best(self, held: list[tuple[float, Candidate]]) -> list[CauseFound]:
         """The candidates whose error is about the smallest, one for each key."""
+        # One that speaks of every pixel is worth more than one that leaves a border open.
+        held = [pair for pair in held if not pair[1].is_partial] or held
         held = sorted(held, key=lambda pair: pair[0])
         found: dict[str, CauseFound] = {}
         for error, candidate in held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -53,13 +54,12 @@ class Filter(NamedTuple):
 
 
 def ways(picture: Array, processor: Any, most: int) -> Iterator[Resampled]:
-    """Ways to bring a picture (C, H, W) of 8 bits to size: the processor's, then those with up to `most` differences.
+    """Ways to bring a picture (C, H, W) of 8 bits to size: the processor's first, all with up to `most` differences.
 
     A filter and a plan (what is resized to which size and cut where) may differ: one or both.
     """
     plans, filters = _plans(processor, picture.shape[1:]), _filters(processor.resample)
-    pairs = [(plan, how) for plan in plans for how in filters]
-    for plan, how in sorted(pairs, key=lambda pair: bool(pair[0].text) + bool(pair[1].text)):
+    for plan, how in itertools.product(plans, filters):
         texts = tuple(text for text in (plan.text, how.text) if text)
         if len(texts) > most or (plan.size is None and how.text):
             continue

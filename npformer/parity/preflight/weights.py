@@ -65,7 +65,8 @@ class _Check:
         self.derived = {name: getattr(m, a) for name, m, a in slots if a in m.derived}
         self.renamed = rename(model, port)
         self.port = port
-        self.theirs = {n: _wide(a) for n, a in self.renamed.arrays.items() if n in self.ours or n not in self.derived}
+        counters = {name for name, m, a in slots if a in m.optional}  # and tables: whatever they hold
+        self.theirs = {name: _wide(array) for name, array in self.renamed.arrays.items() if name not in counters}
         self.around = neighbours(model)
         self.told: dict[tuple[bool, str], list[str]] = {}
         self.orders: dict[str, list[tuple[int, ...]]] = {}

@@ -1,0 +1,154 @@
+"""Recording a port's values where its framework offers a way: PyTorch, ONNX Runtime, Flax; and a tape for all others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..ops import Array
+from .dump import Dump
+
+
+def record_torch(model: Any, pixel_values: Any, **options: Any) -> Dump:
+    """Run a PyTorch module once and keep what every module below it returns, under its name, in order.
+
+    Of several values a module returns the first is kept, of a model's output the logits or the last hidden state.
+    Earlier calls of a module that is called more than once are "<name>#1", ..., as in `npformer.record`. pixel_values:
+    a tensor, or an array, which is given the dtype and device of the model's parameters.
+    """
+    import torch
+
+    calls: dict[str, list[torch.Tensor]] = {}
+    order: list[tuple[str, int]] = []
+
+    def keep(name: str, output: Any) -> None:
+        tensor = _main_tensor(output)
+        if tensor is not None and tensor.is_floating_point():
+            calls.setdefault(name, []).append(tensor.detach().clone())  # a later op may work in place
+            order.append((name, len(calls[name])))
+
+    if isinstance(pixel_values, np.ndarray):
+        like = next(model.parameters())
+        pixel_values = torch.tensor(pixel_values).to(like.device, like.dtype)
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: keep(name, output))
+        for name, module in model.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            model(pixel_values, **options)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    values, dtypes = {}, {}
+    for name, number in order:
+        tensor = calls[name][number - 1]
+        key = name if number == len(calls[name]) else f"{name}#{number}"
+        dtypes[key] = str(tensor.dtype).removeprefix("torch.")
+        values[key] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+    return Dump(values, dtypes=dtypes, source=type(model).__name__)
+
+
+def _main_tensor(output: Any) -> Any:
+    """The tensor a module's result is about."""
+    if hasattr(output, "keys"):
+        output = output["logits"] if "logits" in output else output.get("last_hidden_state")
+    while isinstance(output, tuple | list) and output:
+        output = output[0]
+    return output if hasattr(output, "is_floating_point") else None
+
+
+def record_onnxruntime(model: str | Path | bytes, pixel_values: Array, *, optimized: bool = False) -> Dump:
+    """Run an ONNX model on ONNX Runtime and keep every intermediate value, by the graph's names, in order.
+
+    With `optimized` the graph is first rewritten as the runtime does before it runs it, layers fused; without, it is
+    run as it stands. pixel_values is given to the graph's first input.
+    """
+    import onnx
+    import onnxruntime
+
+    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    if optimized:
+        content = _optimized(content)
+    graph = onnx.load_from_string(content)
+    known = {output.name for output in graph.graph.output}
+    for node in graph.graph.node:
+        for name in node.output:
+            if name and name not in known:
+                known.add(name)
+                graph.graph.output.append(onnx.ValueInfoProto(name=name))
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), _options(onnxruntime, optimize=False))
+    order = [name for node in graph.graph.node for name in node.output if name]
+    found = session.run(order, {session.get_inputs()[0].name: pixel_values})
+    values = {session.get_inputs()[0].name: pixel_values}
+    values |= {n: v for n, v in zip(order, found, strict=True) if isinstance(v, np.ndarray) and v.dtype.kind == "f"}
+    return Dump(values, source="ONNX Runtime")
+
+
+def _optimized(content: bytes) -> bytes:
+    """The graph as ONNX Runtime rewrites it: layers fused, constants folded, but no layout of one processor."""
+    import tempfile
+
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(onnxruntime, optimize=True)
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        onnxruntime.InferenceSession(content, options)
+        return Path(options.optimized_model_filepath).read_bytes()
+
+
+def _options(onnxruntime: Any, *, optimize: bool) -> Any:
+    options = onnxruntime.SessionOptions()
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_EXTENDED if optimize else level.ORT_DISABLE_ALL
+    options.log_severity_level = 3  # errors: it warns of its own optimised file
+    return options
+
+
+def record_flax(module: Any, variables: Any, pixel_values: Any, **options: Any) -> Dump:
+    """Run a flax.linen module once and keep what every module in it returns, by path ("stem/conv").
+
+    Flax hands intermediates on as a tree, sorted by name, so the order of computation is lost. Of a module called more
+    than once, earlier calls are "<path>#1", ...
+    """
+    _, state = module.apply(variables, pixel_values, capture_intermediates=True, mutable=["intermediates"], **options)
+    values: dict[str, Array] = {}
+
+    def walk(tree: Any, path: tuple[str, ...]) -> None:
+        for key, below in tree.items():
+            if key == "__call__":
+                for number, value in enumerate(below, start=1):
+                    first = value[0] if isinstance(value, tuple) else value
+                    name = "/".join(path)
+                    values[name if number == len(below) else f"{name}#{number}"] = np.asarray(first)
+            else:
+                walk(below, (*path, key))
+
+    walk(state["intermediates"], ())
+    return Dump(_without_bfloat16(values), ordered=False, source=type(module).__name__)
+
+
+class Tape(dict[str, Any]):
+    """Collects values where they are computed: `x = tape("stem.conv", x)`; then `compare(..., tape)`.
+
+    In JAX make the tape inside the function that is jitted and return it, `return logits, dict(tape)`. A name that
+    comes again becomes "<name>#1", and the last has the plain name.
+    """
+
+    def __call__(self, name: str, value: Any) -> Any:
+        """Keep the value under that name and give it back."""
+        if name in self:
+            number = 1 + sum(key.startswith(f"{name}#") for key in self)
+            earlier = list(self.items())
+            self.clear()
+            self.update((f"{name}#{number}" if key == name else key, kept) for key, kept in earlier)
+        self[name] = value
+        return value
+
+
+def _without_bfloat16(values: dict[str, Array]) -> dict[str, Array]:
+    """NumPy has no bfloat16 of its own: such values as float32."""
+    return {n: v.astype(np.float32) if v.dtype.name == "bfloat16" else v for n, v in values.items()}
