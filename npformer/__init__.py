@@ -1,5 +1,7 @@
 """EfficientFormer, EfficientNet and SwiftFormer in hand-written NumPy, the same as PyTorch at every layer."""
 
+from typing import Any
+
 from . import ops
 from .image import EfficientFormerImageProcessor, EfficientNetImageProcessor, ViTImageProcessor
 from .models.auto import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
@@ -38,6 +40,7 @@ __all__ = [
     "SwiftFormerModel",
     "Trace",
     "ViTImageProcessor",
+    "compare",
     "get_model",
     "list_models",
     "load_image",
@@ -45,3 +48,12 @@ __all__ = [
     "record",
     "watch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`npformer.compare` is loaded when it is first asked for: predicting needs none of the parity checker."""
+    if name == "compare":
+        from .parity import compare
+
+        return compare
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

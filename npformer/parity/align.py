@@ -82,7 +82,8 @@ def align(
     rows = _handed_on(reference, mine, NEIGHBOURS)
     one_by_one = _one_by_one(reference, port, ours, theirs) if ordered else {}
     if one_by_one:
-        columns = {one_by_one[row]: [one_by_one[name] for name in names] for row, names in rows.items()}
+        alike = [[one_by_one[name] for name in names if name in one_by_one] for names in rows.values()]
+        columns = {names[0]: names for names in alike if names}
     else:
         columns = _handed_on(port, yours, NEIGHBOURS if ordered else len(theirs))
     if not rows or not columns:

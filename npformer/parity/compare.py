@@ -343,11 +343,11 @@ class _Comparison:
         return {n.removeprefix(site.owner).lstrip(".:"): site.used[n] for n in names[-4:]}
 
     def _suggestions(self, faults: Iterable[Fault]) -> list[str]:
-        """What to dump next: the middle of each span that a fault may lie in, then of its halves."""
+        """What to dump next: where causes were found, then the middle of each faulty span, then of its halves."""
         wanted: list[str] = []
         for fault in faults:
-            if fault.span and len({cause.op for cause in fault.causes}) != 1:
-                wanted += _bisected(fault.span)
+            wanted += [cause.op for cause in fault.causes if cause.op in fault.span]
+            wanted += _bisected(fault.span)
         return list(dict.fromkeys(wanted))
 
 

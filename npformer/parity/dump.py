@@ -3,7 +3,7 @@
 Four forms are read:
 
     a folder of `.npy` files      the path below the folder, without the suffix, is the name ("%3A" stands for ":")
-    `.npz`                        as `np.savez(path, **values)` writes it
+    `.npz`                        as `np.savez(path, **values)` writes it ("%3A" may stand for ":" here too)
     `.safetensors`                npformer's traces among them
     a folder with manifest.json   raw little-endian numbers, a file each, for programs that have no library for others
 
@@ -22,13 +22,15 @@ import math
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
 
+from ..checkpoint.atomic import replacing
 from ..checkpoint.json_object import read_json
 from ..checkpoint.npz_file import read_npz
 from ..checkpoint.safetensors_file import read_metadata, read_tensors, write_tensors
@@ -57,14 +59,13 @@ class Dump(Mapping[str, np.ndarray]):
         layouts: Mapping[str, str] | None = None,
         source: str = "port",
     ) -> None:
-        self._values = {str(name): np.asarray(value) for name, value in values.items()}
-        self.ordered, self.layouts, self.source = ordered, dict(layouts or {}), source
-        self.dtypes = {name: str(value.dtype) for name, value in self._values.items()} | dict(dtypes or {})
-        if not self._values:
+        arrays = {name: _array(source, name, value) for name, value in values.items()}
+        if not arrays:
             raise ValueError(f"{source} holds no values")
-        for name, value in self._values.items():
-            if value.dtype.kind != "f" or value.dtype.itemsize > 8:
-                raise ValueError(f"{source}: {name!r} holds {value.dtype}; floating-point numbers are expected")
+        self.ordered, self.layouts, self.source = ordered, dict(layouts or {}), source
+        self.dtypes = {name: value.dtype.name for name, value in arrays.items()} | dict(dtypes or {})
+        # JAX's arrays may be of bfloat16, which is no dtype of NumPy's own.
+        self._values = {n: v.astype(np.float32) if v.dtype.name == "bfloat16" else v for n, v in arrays.items()}
 
     def __getitem__(self, name: str) -> Array:
         """The value of that name."""
@@ -81,6 +82,21 @@ class Dump(Mapping[str, np.ndarray]):
     def __repr__(self) -> str:
         """Where it comes from, and how much is in it."""
         return f"Dump({self.source}: {len(self)} values)"
+
+
+def _array(source: str, name: Any, value: Any) -> Array:
+    """A value as an array of floating-point numbers. Raises ValueError for anything else, TypeError for a bad name."""
+    if not isinstance(name, str):
+        raise TypeError(f"{source}: names must be texts, got {name!r}")
+    if "\0" in name:
+        raise ValueError(f"{source}: a name must not hold a NUL character, got {name!r}")
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # whatever the library that made the value has to say
+        raise ValueError(f"{source}: {name!r} cannot be taken as an array: {_one_line(error)}") from None
+    if array.dtype.name not in _RAW:
+        raise ValueError(f"{source}: {name!r} holds {array.dtype}; floating-point numbers are expected")
+    return array
 
 
 def as_dump(port: Any) -> Dump:
@@ -106,7 +122,8 @@ def read_dump(path: str | Path) -> Dump:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file or folder {path}")
     if path.suffix == ".npz":
-        return Dump(read_npz(path).arrays, source=str(path))
+        arrays = _named(path, ((unquote(name), array) for name, array in read_npz(path).arrays.items()))
+        return Dump(arrays, source=str(path))
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     raise ValueError(f"{path} must be a folder, .npz or .safetensors, got the suffix {path.suffix!r}")
@@ -115,12 +132,12 @@ def read_dump(path: str | Path) -> Dump:
 def write_dump(values: Mapping[str, Any], path: str | Path) -> None:
     """Write values in their order: `.npz`, `.safetensors`, or, without a suffix, a new folder with a manifest.
 
-    Raises ValueError for another suffix, FileExistsError where the folder exists.
+    What is written appears whole or not at all. Raises ValueError for another suffix, FileExistsError where the folder
+    exists.
     """
     path, dump = Path(path), as_dump(values)
     if path.suffix == ".npz":
-        with path.open("wb") as file:
-            np.savez(file, **dict(dump))  # type: ignore[arg-type]  # its other argument has a name of its own
+        _write_npz(dump, path)
     elif path.suffix == ".safetensors":
         write_tensors(path, dict(dump), {"order": json.dumps(list(dump)), "layouts": json.dumps(dump.layouts)})
     elif path.suffix == "":
@@ -129,22 +146,46 @@ def write_dump(values: Mapping[str, Any], path: str | Path) -> None:
         raise ValueError(f"path must end in .npz, .safetensors or have no suffix, got {path}")
 
 
+def _named(path: Path, values: Iterable[tuple[str, Array]]) -> dict[str, Array]:
+    """A mapping of pairs. Raises ValueError for a name that comes twice, spelled in two ways."""
+    named: dict[str, Array] = {}
+    for name, value in values:
+        if name in named:
+            raise ValueError(f"{path} holds two values of the name {name!r}")
+        named[name] = value
+    return named
+
+
 def _read_folder(folder: Path) -> Dump:
-    values = {}
-    for file in sorted(folder.rglob("*.npy"), key=lambda file: _natural(file.relative_to(folder).as_posix())):
-        name = unquote(file.relative_to(folder).with_suffix("").as_posix())
-        try:
-            values[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{file} is no readable array of numbers: {error}") from None
-    if not values:
+    files = [file for file in folder.rglob("*.npy") if not file.is_dir()]
+    if not files:
         raise ValueError(f"{folder} holds no .npy file and no {MANIFEST}")
+    paths = {file.relative_to(folder).as_posix().removesuffix(".npy"): file for file in files}
+    ordered = sorted(paths, key=_natural)
+    values = _named(folder, ((unquote(path), _read_npy(paths[path])) for path in ordered))
     return Dump(values, ordered=False, source=str(folder))
+
+
+def _read_npy(file: Path) -> Array:
+    if not file.is_file():
+        raise ValueError(f"{file} is no file, or leads nowhere")
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy has errors of many kinds for bytes that it did not expect
+        raise ValueError(f"{file} is no readable array of numbers: {_one_line(error)}") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError(f"{file} is an archive of arrays, where one array is expected")
+    return array
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _natural(name: str) -> list[Any]:
     """Sorts "block2" before "block10"."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _read_safetensors(path: Path) -> Dump:
@@ -153,8 +194,10 @@ def _read_safetensors(path: Path) -> Dump:
         order, layouts = json.loads(metadata["order"]), json.loads(metadata.get("layouts", "{}"))
     except (KeyError, ValueError, RecursionError):
         return Dump(values, ordered=False, source=str(path))
-    if not isinstance(order, list) or sorted(map(str, order)) != sorted(values) or not isinstance(layouts, dict):
+    if not isinstance(order, list) or sorted(map(repr, order)) != sorted(map(repr, values)):
         raise ValueError(f"{path} is damaged: its order does not name the values it holds")
+    if not isinstance(layouts, dict) or not all(isinstance(layout, str) for layout in layouts.values()):
+        raise ValueError(f"{path} is damaged: its layouts must map names to texts")
     return Dump({name: values[name] for name in order}, layouts=layouts, source=str(path))
 
 
@@ -182,18 +225,41 @@ def _read_manifest(folder: Path) -> Dump:
 
 def _read_raw(folder: Path, name: str, entry: dict[str, Any]) -> Array:
     shape, dtype, file = entry.get("shape"), entry.get("dtype"), entry.get("file")
-    if dtype not in _RAW:
-        raise ValueError(f"{folder}: dtype of {name!r} must be one of {', '.join(_RAW)}, got {dtype!r}")
-    if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape) or len(shape) > 32:
+    if not isinstance(dtype, str) or dtype not in _RAW:
+        raise ValueError(f"{folder}: dtype of {name!r} must be one of {', '.join(_RAW)}, got {str(dtype)[:100]!r}")
+    if (
+        not isinstance(shape, list)
+        or len(shape) > 32
+        or not all(type(side) is int and side >= 0 for side in shape)
+        or math.prod(max(side, 1) for side in shape) >= 2**59  # NumPy can name no more than 2^63 bytes
+    ):
         raise ValueError(f"{folder}: shape of {name!r} must be a list of whole numbers, got {str(shape)[:100]}")
-    path = (folder / file).resolve() if isinstance(file, str) and "\0" not in file else folder
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+    path = _inside(folder, file)
+    if path is None:
         raise ValueError(f"{folder}: file of {name!r} must be a file in that folder, got {str(file)[:100]!r}")
     count, size = math.prod(shape), path.stat().st_size
     if size != count * np.dtype(_RAW[dtype]).itemsize:
         raise ValueError(f"{path} must hold {count} numbers of {dtype} for {name!r}, got {size} bytes")
     raw = np.memmap(path, _RAW[dtype], "r", shape=tuple(shape)) if count else np.empty(shape, _RAW[dtype])
     return widen_bfloat16(raw) if dtype == "bfloat16" else raw
+
+
+def _inside(folder: Path, file: Any) -> Path | None:
+    """The path of a file in a folder, links followed; None where there is none, or where it leads out."""
+    try:
+        path = (folder / file).resolve()
+        return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    except (TypeError, ValueError, OSError, RuntimeError):  # no text, NUL, too long, links in a circle
+        return None
+
+
+def _write_npz(dump: Dump, path: Path) -> None:
+    """As `np.savez`, which cannot write a value that is called "file"."""
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, value in dump.items():
+            member = file_name(name).replace("%3A", ":").replace("%23", "#")
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, value, allow_pickle=False)
 
 
 def _write_manifest(dump: Dump, folder: Path) -> None:
@@ -204,7 +270,7 @@ def _write_manifest(dump: Dump, folder: Path) -> None:
     try:
         entries = []
         for number, (name, value) in enumerate(dump.items()):
-            dtype, file = str(value.dtype), f"{number:05}.bin"
+            dtype, file = value.dtype.name, f"{number:05}.bin"
             value.astype(_RAW[dtype], copy=False).tofile(partial / file)
             entry: dict[str, Any] = {"name": name, "file": file, "dtype": dtype, "shape": list(value.shape)}
             entries.append(entry | ({"layout": dump.layouts[name]} if name in dump.layouts else {}))
@@ -216,5 +282,8 @@ def _write_manifest(dump: Dump, folder: Path) -> None:
 
 
 def file_name(name: str) -> str:
-    """The path, below a folder of `.npy` files, that stands for a value's name."""
-    return quote(name, safe="/ ") + ".npy"
+    """The path, below a folder of `.npy` files, that stands for a value's name, and never leads out of the folder."""
+    parts = name.split("/")
+    # "/a", "a//b", "..": no path below a folder, so slashes and dots are spelled as numbers too.
+    is_path = not name or all(part.strip(".") for part in parts)
+    return (quote(name, safe="/ ") if is_path else quote(name, safe=" ").replace(".", "%2E")) + ".npy"

@@ -163,8 +163,8 @@ def judge(port: Array, exact: Array, rough: Array, axes: str, dtype: str) -> Jud
 
     Three measures, none of which lets one error hide behind many small ones or the other way round: root mean squares
     of all (`bulk`), the largest errors (`peak`: a wrong border, a single wrong pixel), and root mean squares channel
-    by channel (`channel`: an error in a channel of small numbers). A NaN or infinity counts as an infinite error,
-    except where the exact value is the same one.
+    by channel (`channel`: an error in a channel of small numbers). A NaN or infinity counts as an infinite error;
+    where the exact value is one itself, because something before was, there is nothing to compare.
     """
     unit = DTYPES[dtype][0]
     port, exact, rough = (np.asarray(value, np.float64) for value in (port, exact, rough))
@@ -201,9 +201,9 @@ def channel_axis(axes: str, rank: int) -> int | None:
     return next((axes.index(letter) for letter in "CDh" if letter in axes), None)
 
 
-def _distance(a: Array, b: Array) -> Array:
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    distance = np.where(same, 0.0, np.abs(a - b))
+def _distance(value: Array, exact: Array) -> Array:
+    """|value - exact|; 0 where the exact value is none itself, because the port's own inputs to it are none."""
+    distance = np.where(np.isfinite(exact), np.abs(value - exact), 0.0)
     return np.where(np.isnan(distance), np.inf, distance)
 
 

@@ -1,7 +1,8 @@
-"""Recording a port's values where its framework offers a way: PyTorch, ONNX Runtime, Flax; and a tape for all others."""
+"""Recording a port's values where its framework offers a way: PyTorch, ONNX Runtime, Flax; a tape for all others."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from ..ops import Array
 from .dump import Dump
+
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 def record_torch(model: Any, pixel_values: Any, **options: Any) -> Dump:
@@ -30,7 +33,7 @@ def record_torch(model: Any, pixel_values: Any, **options: Any) -> Dump:
             order.append((name, len(calls[name])))
 
     if isinstance(pixel_values, np.ndarray):
-        like = next(model.parameters())
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         pixel_values = torch.tensor(pixel_values).to(like.device, like.dtype)
     hooks = [
         module.register_forward_hook(lambda module, inputs, output, name=name: keep(name, output))
@@ -69,10 +72,10 @@ def record_onnxruntime(model: str | Path | bytes, pixel_values: Array, *, optimi
     import onnx
     import onnxruntime
 
-    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    # Read by onnx: large weights lie in files beside the model's.
+    graph = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
     if optimized:
-        content = _optimized(content)
-    graph = onnx.load_from_string(content)
+        graph = onnx.load_from_string(_optimized(graph.SerializeToString()))
     known = {output.name for output in graph.graph.output}
     for node in graph.graph.node:
         for name in node.output:
@@ -117,25 +120,28 @@ def record_flax(module: Any, variables: Any, pixel_values: Any, **options: Any) 
     _, state = module.apply(variables, pixel_values, capture_intermediates=True, mutable=["intermediates"], **options)
     values: dict[str, Array] = {}
 
-    def walk(tree: Any, path: tuple[str, ...]) -> None:
+    def walk(tree: Mapping[str, Any], path: tuple[str, ...]) -> None:
         for key, below in tree.items():
-            if key == "__call__":
-                for number, value in enumerate(below, start=1):
-                    first = value[0] if isinstance(value, tuple) else value
-                    name = "/".join(path)
-                    values[name if number == len(below) else f"{name}#{number}"] = np.asarray(first)
-            else:
+            if isinstance(below, Mapping):
                 walk(below, (*path, key))
+                continue
+            name = "/".join(path if key == "__call__" else (*path, key))
+            for number, value in enumerate(below, start=1):
+                while isinstance(value, tuple | list) and value:
+                    value = value[0]
+                if hasattr(value, "dtype") and np.dtype(value.dtype).name in _FLOATS:
+                    values[name if number == len(below) else f"{name}#{number}"] = np.asarray(value)
 
     walk(state["intermediates"], ())
-    return Dump(_without_bfloat16(values), ordered=False, source=type(module).__name__)
+    return Dump(values, ordered=False, source=type(module).__name__)
 
 
 class Tape(dict[str, Any]):
     """Collects values where they are computed: `x = tape("stem.conv", x)`; then `compare(..., tape)`.
 
-    In JAX make the tape inside the function that is jitted and return it, `return logits, dict(tape)`. A name that
-    comes again becomes "<name>#1", and the last has the plain name.
+    In JAX make the tape inside the function that is jitted and return it, `return logits, OrderedDict(tape)`: out of
+    a plain dict the values come sorted by name, not in order. A name that comes again becomes "<name>#1", and the last
+    has the plain name. NumPy's arrays are copied, as a later op may work in place.
     """
 
     def __call__(self, name: str, value: Any) -> Any:
@@ -145,10 +151,5 @@ class Tape(dict[str, Any]):
             earlier = list(self.items())
             self.clear()
             self.update((f"{name}#{number}" if key == name else key, kept) for key, kept in earlier)
-        self[name] = value
+        self[name] = value.copy() if isinstance(value, np.ndarray) else value
         return value
-
-
-def _without_bfloat16(values: dict[str, Array]) -> dict[str, Array]:
-    """NumPy has no bfloat16 of its own: such values as float32."""
-    return {n: v.astype(np.float32) if v.dtype.name == "bfloat16" else v for n, v in values.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def folded(model: Any) -> Any:
         model(torch.zeros(1, model.config.num_channels, side, side))
     for hook in hooks:
         hook.remove()
-    for (_, convolution), (name, norm) in zip(order, order[1:], strict=False):
+    for (_, convolution), (name, norm) in itertools.pairwise(order):
         if isinstance(convolution, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
             if convolution.out_channels != norm.num_features:
                 continue

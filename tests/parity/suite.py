@@ -1,9 +1,9 @@
 """Faults planted in an independent port, and what the checker says of them: `python -m tests.parity.suite`.
 
-Every kind of fault that the port of `tests/ports` can have is planted in each family's network, at several places, in a
-float32 and a float16 port, one at a time and two at once. The checker gets the port's dump and nothing else. Counted is
-whether it names the faulty op exactly (no other value is called faulty) and whether it names the cause: whether what was
-planted is what it lists, alone or with at most one other that cannot be told apart.
+Every kind of fault that the port of `tests/ports` can have is planted in each family's network, at several places, in
+a float32 and a float16 port, one at a time and two at once. The checker gets the port's dump and nothing else. Counted
+is whether it names the faulty op exactly (no other value is called faulty), and whether it names the cause: whether
+what was planted is what it lists, alone or with at most one other that cannot be told apart.
 
 A fault counts as identifiable where its exact effect is more than eight times the rounding of the dtype at that value.
 """
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from npformer.parity.compare import compare
-from npformer.parity.report import Report
 from npformer.parity.noise import judge, round_to
+from npformer.parity.report import Report
 from npformer.summary import align
 from tests.ports import nhwc
 from tests.support import NET, SWIFT, TWO_HEADS, Case, fill, pixel_values

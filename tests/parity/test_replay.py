@@ -37,8 +37,7 @@ def test_the_model_is_not_changed_and_nothing_is_forced_without_values(setting):
 
 
 def test_an_error_is_seen_where_it_is_made_and_nowhere_else(setting):
-    model, x, reference, program = setting
-    replay = Replay(model, program, {}, None).run(x)
+    model, x, _, program = setting
     changed_names = program.names[3::37]
     # The port: from each of these values on it computes with something else, all else it does right.
     factors = {name: 1 + 0.1 * (i + 1) for i, name in enumerate(changed_names)}

@@ -22,7 +22,7 @@ from ...image import HALVES, IMAGENET_MEAN, IMAGENET_STD
 from ...picture import Array, load_image
 from ..noise import DTYPES
 from ..report import CauseFound, Finding
-from .resampling import ways
+from .resampling import Resampled, right_way, ways
 
 SAMPLE = 512  # pixels on which a candidate is tried first
 TIES = 2.0  # times the best candidate's error, within which another is as good
@@ -426,7 +426,9 @@ class _Search:
         if closely:
             limit = self._measure(self._ours(), self.theirs)[1] / (2 * TIES)
         for mistakes in (1, 2):
-            held = list(self._holding(mistakes, limit))
+            held = self._holding(self._candidates(mistakes), limit)
+            if all(candidate.is_partial for _, candidate in held):
+                held += self._holding(self._resized(mistakes), limit)
             if held:
                 return self._best(held)
         if closely:
@@ -436,14 +438,16 @@ class _Search:
     def _ours(self) -> Candidate:
         return Candidate(self.levels, self.right)
 
-    def _holding(self, mistakes: int, limit: float) -> Iterator[tuple[float, Candidate]]:
-        """Candidates with that many mistakes whose error is nothing but rounding, each with its error."""
-        for candidate in self._candidates(mistakes):
+    def _holding(self, candidates: Iterable[Candidate], limit: float) -> list[tuple[float, Candidate]]:
+        """Those candidates whose error is nothing but rounding, each with its error."""
+        held = []
+        for candidate in candidates:
             theirs = self._theirs(candidate)
             if self._measure(candidate, theirs, sampled=True)[0] <= 1:
                 worst, error = self._measure(candidate, theirs)
                 if worst <= 1 and error <= limit:
-                    yield error, candidate
+                    held.append((error, candidate))
+        return held
 
     def _candidates(self, mistakes: int) -> Iterator[Candidate]:
         if self.theirs.ndim != 4 or self.theirs.size == 0:
@@ -457,14 +461,20 @@ class _Search:
             for preparation in (p for p in self.preparations if len(p.keys) == mistakes - 1):
                 yield Candidate(self.levels, preparation, arrangement)
                 yield Candidate(self.levels, preparation, arrangement, arranged_first=True)
-        for way in self._ways(mistakes):
-            missing = mistakes - len(way.keys)
-            for preparation in (p for p in self.preparations if len(p.keys) == missing):
-                yield Candidate(way.levels, preparation, None, False, way.keys, way.texts)
-            if missing:
+
+    def _resized(self, mistakes: int) -> Iterator[Candidate]:
+        """Candidates made from the picture, resized in another way."""
+        for differences in range(1, mistakes + 1):
+            for way in self._ways(differences):
+                made = Candidate(way.levels, self.right, None, False, way.keys, way.texts)
+                if differences == mistakes:
+                    yield made
+                    continue
+                for preparation in (p for p in self.preparations if len(p.keys) == 1):
+                    yield replace(made, preparation=preparation)
                 for arrangement in _arrangements(way.levels.shape, way.levels.shape):
                     for first in (False, True):
-                        yield Candidate(way.levels, self.right, arrangement, first, way.keys, way.texts)
+                        yield replace(made, arrangement=arrangement, arranged_first=first)
 
     def _is_padded(self, arrangement: Arrangement) -> bool:
         """Whether what the port has around our picture is one colour."""
@@ -472,18 +482,17 @@ class _Search:
         channels = [self.theirs[:, c][around[:, c]] for c in range(around.shape[1])]
         return all(part.size and np.ptp(part) == 0 for part in channels)
 
-    def _ways(self, most: int) -> Iterator[Any]:
+    def _ways(self, differences: int) -> Iterator[Resampled]:
         """Other ways of resizing the picture that give the port's size; none where the picture is not that of ours."""
-        if self.picture is None or self.processor is None or self.how is None:
+        if self.picture is None or self.processor is None or self.how is None or self.theirs.ndim != 4:
             return
         picture = np.moveaxis(np.asarray(load_image(self.picture)), -1, 0)
-        found = ways(picture, self.processor, most)
-        right = Candidate(next(found).levels, self.right)
+        right = Candidate(right_way(picture, self.processor).levels, self.right)
         ours = self.ours[:1]
         if right.levels.shape != ours.shape or self._measure(right, ours, unit=DTYPES["float32"][0])[0] > 1:
             self.remark = " (the picture given does not make our pixel_values, so that no resizing was tried)"
             return
-        yield from (way for way in found if way.levels.shape[1:] == self.theirs.shape[1:])
+        yield from ways(picture, self.processor, self.theirs.shape[2:], differences)
 
     def _nearly(self) -> Iterator[tuple[float, Candidate]]:
         """Candidates that hold but for one level in 255: pixels rounded to whole levels elsewhere than in ours."""

@@ -42,7 +42,7 @@ def rename(model: Module, port: Mapping[str, Array]) -> Renamed:
     ours = {name for name, _, _ in model.named_arrays()}
     readings = [_own(port, ours)]
     if not set(readings[0].names) >= ours:
-        readings += [_spelled(port, ours), *_sources(model, port, ours)]
+        readings += [_spelled(model, port, ours), *_sources(model, port, ours)]
     return max(readings, key=lambda reading: len(reading.arrays))
 
 
@@ -50,7 +50,7 @@ def _own(port: Mapping[str, Array], ours: set[str]) -> Renamed:
     return _read({key: key for key in port}, port, ours, "")
 
 
-def _spelled(port: Mapping[str, Array], ours: set[str]) -> Renamed:
+def _spelled(model: Module, port: Mapping[str, Array], ours: set[str]) -> Renamed:
     """Our names in another spelling, with or without what tools put before all of them, or the model's own prefix."""
     names = {}
     for key in port:
@@ -59,11 +59,11 @@ def _spelled(port: Mapping[str, Array], ours: set[str]) -> Renamed:
             text = text.removeprefix(wrapper)
         *path, leaf = re.split(r"[./]", re.sub(r":\d+$", "", text))
         names[key] = ".".join((*path, LEAVES.get(leaf, leaf)))
-    readings = [_read(names, port, ours, "")]
-    for prefix in {name.partition(".")[0] + "." for name in ours}:
-        longer = {key: name if name in ours else prefix + name for key, name in names.items()}
-        shorter = {key: name.removeprefix(prefix) for key, name in names.items()}
-        readings += [_read(longer, port, ours, ""), _read(shorter, port, ours, "")]
+    config: Any = model.config  # type: ignore[attr-defined]
+    prefix = f"{config.model_type}."  # which bare models lack
+    longer = {key: name if name in ours else prefix + name for key, name in names.items()}
+    shorter = {key: name.removeprefix(prefix) for key, name in names.items()}
+    readings = [_read(reading, port, ours, "") for reading in (names, longer, shorter)]
     return max(readings, key=lambda reading: len(reading.arrays))
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +23,11 @@ from ...picture import (
 
 Size = tuple[int, int]
 Kernel = Callable[[Array], Array]
+
+
+NAMES = {
+    NEAREST: "nearest", BOX: "box", BILINEAR: "bilinear", HAMMING: "Hamming", BICUBIC: "bicubic", LANCZOS: "Lanczos"
+}  # fmt: skip
 
 
 class Resampled(NamedTuple):
@@ -53,19 +55,32 @@ class Filter(NamedTuple):
     apply: Callable[[Array, Size], Array]
 
 
-def ways(picture: Array, processor: Any, most: int) -> Iterator[Resampled]:
-    """Ways to bring a picture (C, H, W) of 8 bits to size: the processor's first, all with up to `most` differences.
+def right_way(picture: Array, processor: Any) -> Resampled:
+    """What the processor itself makes of a picture (C, H, W) of 8 bits."""
+    plan, how = _plans(processor, picture.shape[1:])[0], _filters(processor.resample)[0]
+    return Resampled((), (), _cut(_resized(picture, plan.size, how), plan).astype(np.float64)[None])
+
+
+def ways(picture: Array, processor: Any, wanted: Size, differences: int) -> Iterator[Resampled]:
+    """Other ways to bring a picture (C, H, W) of 8 bits to a size, with so many differences from the processor's.
 
     A filter and a plan (what is resized to which size and cut where) may differ: one or both.
     """
-    plans, filters = _plans(processor, picture.shape[1:]), _filters(processor.resample)
-    for plan, how in itertools.product(plans, filters):
-        texts = tuple(text for text in (plan.text, how.text) if text)
-        if len(texts) > most or (plan.size is None and how.text):
-            continue
-        keys = (("input-crop",) if plan.text else ()) + ((how.key,) if how.text else ())
-        resized = picture if plan.size is None else how.apply(picture, plan.size)
-        yield Resampled(keys, texts, _cut(resized, plan).astype(np.float64)[None])
+    plans = [p for p in _plans(processor, picture.shape[1:]) if (p.crop or p.size or picture.shape[1:]) == wanted]
+    for size in dict.fromkeys(plan.size for plan in plans):
+        for how in _filters(processor.resample):
+            fitting = [p for p in plans if p.size == size and bool(p.text) + bool(how.text) == differences]
+            if not fitting or (size is None and how.text):
+                continue
+            resized = _resized(picture, size, how)
+            for plan in fitting:
+                keys = (("input-crop",) if plan.text else ()) + ((how.key,) if how.text else ())
+                texts = tuple(text for text in (plan.text, how.text) if text)
+                yield Resampled(keys, texts, _cut(resized, plan).astype(np.float64)[None])
+
+
+def _resized(picture: Array, size: Size | None, how: Filter) -> Array:
+    return picture if size is None else how.apply(picture, size)
 
 
 def _plans(processor: Any, whole: Size) -> list[Plan]:
@@ -137,40 +152,26 @@ def cubic_kernel(a: float) -> Kernel:
     return kernel
 
 
-def _hamming(x: Array) -> Array:
-    return np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0)
-
-
-def _lanczos(x: Array) -> Array:
-    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
-
-
-KERNELS: dict[int, tuple[str, Kernel, float]] = {  # by Pillow's number: name, weight of a distance, reach
-    NEAREST: ("nearest", lambda x: np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0), 0.5),
-    BOX: ("box", lambda x: np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0), 0.5),
-    BILINEAR: ("bilinear", lambda x: np.maximum(0, 1 - np.abs(x)), 1),
-    HAMMING: ("Hamming", _hamming, 1),
-    BICUBIC: ("bicubic", cubic_kernel(-0.5), 2),
-    LANCZOS: ("Lanczos", _lanczos, 3),
-}
+def triangle(x: Array) -> Array:
+    """The bilinear kernel."""
+    return np.maximum(0, 1 - np.abs(x))
 
 
 def _filters(resample: int) -> list[Filter]:
     """The processor's filter first, its text empty; then the other ones of Pillow, then those of other libraries."""
-    instead = f"instead of {KERNELS[resample][0]} as Pillow does it"
-    filters = [Filter("", "", lambda image, size: resize(image, size, resample))]
-    for number, (name, kernel, reach) in KERNELS.items():
+    instead = f"instead of {NAMES[resample]} as Pillow does it"
+    filters = [Filter("", "", partial(resize, resample=resample))]
+    for number, name in NAMES.items():
         if number != resample:
             text = f"resized with Pillow's {name} filter {instead}"
             filters.append(Filter("input-resize-filter", text, partial(resize, resample=number)))
         if number != NEAREST:
             key = "input-resize-rounding" if number == resample else "input-resize-filter"
             text = f"resized by {name} with antialias on floats, not rounded to 8 bits, {instead}"
-            on_floats = partial(resample_floats, kernel=kernel, reach=reach, antialias=True)
-            filters.append(Filter(key, text, on_floats))
-    plain: dict[str, tuple[Kernel, float, bool]] = {
-        "bilinear without antialias": (KERNELS[BILINEAR][1], 1, False),
-        "bilinear without antialias, corners aligned": (KERNELS[BILINEAR][1], 1, True),
+            filters.append(Filter(key, text, partial(resize_floats, resample=number)))
+    plain: dict[str, tuple[Kernel, int, bool]] = {
+        "bilinear without antialias": (triangle, 1, False),
+        "bilinear without antialias, corners aligned": (triangle, 1, True),
         "bicubic without antialias (a = -0.75)": (cubic_kernel(-0.75), 2, False),
         "bicubic without antialias (a = -0.5)": (cubic_kernel(-0.5), 2, False),
     }
@@ -188,8 +189,8 @@ def _filters(resample: int) -> list[Filter]:
     return filters
 
 
-def _plainly(image: Array, size: Size, kernel: Kernel, reach: float, aligned: bool, rounded: bool) -> Array:
-    levels = resample_floats(image, size, kernel, reach, False, aligned)
+def _plainly(image: Array, size: Size, kernel: Kernel, reach: int, aligned: bool, rounded: bool) -> Array:
+    levels = resample(image, size, kernel, reach, aligned)
     return np.clip(np.rint(levels), 0, 255) if rounded else levels
 
 
@@ -199,39 +200,31 @@ def nearest_above_left(image: Array, size: Size) -> Array:
     return image[:, rows][:, :, columns]
 
 
-def resample_floats(
-    image: Array, size: Size, kernel: Kernel, reach: float, antialias: bool, aligned: bool = False
-) -> Array:
-    """Resample without rounding: (C, H, W) -> (C, *size), float64.
+def resize_floats(image: Array, size: Size, resample: int) -> Array:
+    """Pillow's filters, with antialias as always there, on floats and not rounded: (C, H, W) -> (C, *size)."""
+    from PIL import Image
 
-    Each new pixel is a weighted sum of those within `reach` pixels of its centre; with `antialias` of as many more as
-    the picture shrinks, and pixels outside do not count; without it the border's are repeated there. `aligned` puts
-    the outermost pixels' centres on each other instead of their edges.
+    channels = [Image.fromarray(channel.astype(np.float32)) for channel in image]
+    return np.stack([np.asarray(channel.resize(size[::-1], resample)) for channel in channels])
+
+
+def resample(image: Array, size: Size, kernel: Kernel, reach: int, aligned: bool = False) -> Array:
+    """Resample without antialias and without rounding: (C, H, W) -> (C, *size), float64.
+
+    Each new pixel is a weighted sum of those within `reach` pixels of its centre, the border's repeated outside.
+    `aligned` puts the outermost pixels' centres on each other instead of their edges.
     """
-    out: Array = image.astype(np.float64)
+    out = image
     for axis, wanted in enumerate(size, start=1):
-        positions, weights = _taps(out.shape[axis], wanted, kernel, reach, antialias, aligned)
-        shape = (-1, 1) if axis == 1 else (-1,)
-        taps = (
-            np.take(out, at, axis) * weight.reshape(shape) for at, weight in zip(positions.T, weights.T, strict=True)
-        )
-        out = functools.reduce(np.add, taps)
+        length = out.shape[axis]
+        centres = (np.arange(wanted) + 0.5) * (length / wanted)
+        if aligned:
+            centres = np.arange(wanted) * ((length - 1) / max(wanted - 1, 1)) + 0.5
+        first = np.floor(centres - reach).astype(int)
+        made: Array = np.zeros(1)
+        for position in (first + tap for tap in range(2 * reach + 1)):
+            weights = kernel(position + 0.5 - centres).reshape((-1, 1) if axis == 1 else (-1,))
+            if np.any(weights):
+                made = made + np.take(out, np.clip(position, 0, length - 1), axis) * weights
+        out = made
     return out
-
-
-def _taps(
-    length: int, wanted: int, kernel: Kernel, reach: float, antialias: bool, aligned: bool
-) -> tuple[Array, Array]:
-    """For each of the new pixels along an axis: which of the old ones it is made of, and their weights."""
-    scale = length / wanted
-    stretch = max(scale, 1.0) if antialias else 1.0
-    centres = (np.arange(wanted) + 0.5) * scale
-    if aligned:
-        centres = np.arange(wanted) * ((length - 1) / max(wanted - 1, 1)) + 0.5
-    first = np.floor(centres - reach * stretch).astype(int)
-    positions = first[:, None] + np.arange(2 * math.ceil(reach * stretch) + 2)
-    weights = kernel((positions + 0.5 - centres[:, None]) / stretch)
-    if antialias:
-        weights = np.where((positions >= 0) & (positions < length), weights, 0)
-        weights = weights / weights.sum(1, keepdims=True)
-    return np.clip(positions, 0, length - 1), weights

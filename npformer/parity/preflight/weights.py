@@ -257,7 +257,7 @@ class _Check:
     def _holder(self, name: str, theirs: Array) -> str | None:
         """Another weight of ours whose values the port has under this name."""
         for other, ours in self.ours.items():
-            if other != name and ours.shape == theirs.shape and close(_wide(ours), theirs, self.allowed):
+            if other != name and ours.shape == theirs.shape and close(ours, theirs, self.allowed):
                 return other
         return None
 
@@ -283,9 +283,7 @@ class _Check:
         unused = getattr(self.model, "heads_left_out", ())
         for key in self.renamed.left:
             array = self.port[key]
-            leaf = key.rpartition(".")[2]
-            table = next((name for name in self.derived if name == key), None)
-            if leaf == "num_batches_tracked" or (array.size <= 1 and table is None):
+            if array.size <= 1:
                 continue
             if unused and key.startswith(unused):
                 self._tell(False, f"that {type(self.model).__name__} does not use", key)
