@@ -28,10 +28,7 @@ FAR = 1.0  # what numbers that are not alike at all take from a score
 OP = 0.7  # what a name that hints at the same op adds, and one that hints at another takes
 REGROUPED = 0.5  # what a shape takes that is ours only when axes are merged or split
 PRESENT = (0.5, 5.0)  # least and most that a pair scores for being one at all, by how complete the dump looks
-GUESSED, NEARLY_ALL = (
-    4.0,
-    0.95,
-)  # the most of it where only shapes tell, and what part of all must go together for that
+NEARLY_ALL = 0.95  # the part of all values whose shapes go together, from which on shapes tell how complete it is
 ANCHORS = 5  # sure pairs it takes to judge how complete a dump is
 IN_ORDER = 0.9  # what part of the sure pairs must be in order to believe in the order at all
 NEIGHBOURS = 8  # how far apart two equal values of a dump are taken for one that was handed on
@@ -373,7 +370,7 @@ def _presence(scores: _Scores, rows: Array, columns: Array, front: int) -> float
     pairs = int(_sums(fitting[rows.argsort()][:, columns.argsort()])[-1, -1])
     if pairs < NEARLY_ALL * max(fitting.shape):
         return PRESENT[0]
-    return min(_presence_of(pairs, *fitting.shape), GUESSED)
+    return _presence_of(pairs, *fitting.shape)
 
 
 def _presence_of(pairs: int, rows: int, columns: int) -> float:

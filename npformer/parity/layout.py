@@ -308,11 +308,11 @@ def _across(tokens: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _distance(ours: Array, port: Array) -> float:
-    """Root mean square of the difference over the spread of ours; 1, as of unlike values, where too few are finite."""
+    """Root mean square of the difference over the spread of ours; 1, as of unlike values, where none is finite."""
     with np.errstate(all="ignore"):
         port = port.astype(np.float64)
         finite = np.isfinite(port) & np.isfinite(ours)
-        if not finite.any() or finite.mean() < RIGHT:
+        if not finite.any():
             return 1.0
         ours, port = ours[finite], port[finite]
         size = math.sqrt(np.mean(ours * ours))

@@ -254,7 +254,8 @@ def _by_name(reference: Trace, port: Mapping[str, np.ndarray], ordered: bool) ->
     fits = _Fits(reference, port)
     for ours, scope in _scopes(reference, scopes).items():
         fitting = [theirs for theirs in scopes[scope] if fits(ours, theirs)]
-        if ours not in handed_on and fitting and (ordered or len(fitting) == 1):
+        told = ours not in handed_on and fitting and (ordered or len(fitting) == 1)
+        if told and not _is_inside(reference, ours, port[fitting[-1]]):
             found.setdefault(ours, fitting[-1])
     for ours, usual in (("", OUTPUTS), (INPUT, INPUTS)):
         named = [t for t in port if _path(t)[0].lower() in usual and t not in set(found.values())]
@@ -329,6 +330,19 @@ def _scopes(reference: Trace, scopes: Mapping[str, Sequence[str]]) -> dict[str, 
             keys = [*(f"{name}#{number}" for number in range(1, times)), name]
             found |= dict(zip(keys, places, strict=True))
     return found
+
+
+def _is_inside(reference: Trace, module: str, value: np.ndarray) -> bool:
+    """Whether a value is rather one of those made inside the module: its last op may be fused with what follows."""
+
+    def distance(name: str) -> float:
+        ours = reference[name]
+        if ours.size != value.size or not np.isfinite(value).all():
+            return np.inf
+        return float(np.abs(np.sort(ours, axis=None) - np.sort(value, axis=None)).max() / (np.abs(ours).max() or 1))
+
+    inside = [name for name in reference if name.startswith((f"{module}.", f"{module}:"))]
+    return min(map(distance, inside), default=np.inf) < 0.1 * distance(module)
 
 
 def _handed_on(reference: Trace) -> set[str]:

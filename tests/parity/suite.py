@@ -143,25 +143,25 @@ def run(families: list[str], dtypes: list[str], places: int, two: int) -> list[s
             totals[family, dtype] = results
             doubles[family, dtype] = [try_two(network, dtype, pair) for pair in pairs(network, two)]
     columns = list(totals)
-    head = ["fault", *(f"{family} {dtype}" for family, dtype in columns)]
+    heads = [["", *(family for family, _ in columns)], ["fault", *(dtype for _, dtype in columns)]]
     lines = [[kind, *(_cell(row.get(column, [])) for column in columns)] for kind, row in sorted(kinds.items())]
     sums = ["all", *(_cell(totals[column]) for column in columns)]
     both = ["two at once", *(f"{sum(doubles[column])}/{len(doubles[column])}" for column in columns)]
-    table = align([head, *lines, sums, both], right=set(range(1, len(head))))
+    table = align([*heads, *lines, sums, both], right=set(range(1, len(sums))))
     misses = [
         f"{r.family} {r.dtype} {r.fault.key} {r.fault.detail} at {r.fault.at}: {r.said}"
         for results in totals.values()
         for r in results
         if r.identifiable and not r.explained
     ]
-    return [*table, "", "Each cell: op named exactly / cause named, of identifiable faults.", *misses]
+    return [*table, "", "Each cell: op named exactly / cause named, of the identifiable ones. Missed:", *misses]
 
 
 def _cell(results: list[Result]) -> str:
     seen = [result for result in results if result.identifiable]
     if not seen:
-        return "-" if not results else "not identifiable"
-    return f"{sum(r.located for r in seen)} / {sum(r.explained for r in seen)} of {len(seen)}"
+        return "-" if not results else "too small"
+    return f"{sum(r.located for r in seen)}/{sum(r.explained for r in seen)} of {len(seen)}"
 
 
 def main() -> None:
