@@ -4,10 +4,11 @@
 it is made and nowhere else. See README.md in this folder.
 """
 
-from .compare import compare, compare_traces
+from .compare import compare
 from .dump import Dump, read_dump, write_dump
 from .recorders import Tape, record_flax, record_onnxruntime, record_torch
 from .report import CauseFound, Fault, Finding, Report, Value
+from .traces import compare_traces
 
 __all__ = [
     "CauseFound",

@@ -19,11 +19,12 @@ from ..models.registry import find_variant, image_processor, model_config
 from ..ops import Array
 from ..picture import load_image
 from . import export
-from .compare import compare, compare_traces
+from .compare import compare
 from .names import Matching, write_map
 from .preflight.labels import read_port_labels
 from .report import Report
 from .show import format_report, verdict
+from .traces import compare_traces
 
 SIZES = ("depths", "hidden_sizes", "embed_dims", "width_coefficient", "depth_coefficient")  # what makes a variant
 OF_THE_MODEL = (
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         export.save_report(report, path)
         written.append(path)
     if args.write_names:
-        write_map(Matching(dict(report.names), {}, dict(report.confidence), [], []), args.write_names)
+        write_map(Matching(dict(report.names), {}, dict(report.confidence), report.unmatched, []), args.write_names)
         written.append(args.write_names)
     if args.repro and report.faults:
         export.save_repro(report.faults[0], args.repro)

@@ -16,10 +16,11 @@ from ..nn import Module
 from ..ops import Array
 from ..trace import Trace, record
 from .causes import alternatives, fitted, misshapen
+from .describe import fill, map_errors, rms, some
 from .dump import Dump, as_dump
 from .layout import undo_layouts
 from .names import match_names
-from .noise import DTYPES, PASS, WARN, Judgement, channel_axis, find_dtype, judge, round_to, rounding, simulated
+from .noise import DTYPES, PASS, WARN, Judgement, find_dtype, judge, round_to, rounding, simulated
 from .preflight import check_input, check_labels, check_logit_order, check_weights, describe_input
 from .replay import Program, Replay, study
 from .report import CauseFound, Fault, Finding, Report, Value
@@ -107,7 +108,7 @@ class _Comparison:
         if not self.given and not set(self.laid.misshapen) - {INPUT}:
             raise ValueError(
                 f"port holds no value that could be recognised as one of {self.name}'s: its names are "
-                f"{_some(self.dump)}, ours {_some(self.reference)}; give `names` to say which is which"
+                f"{some(self.dump)}, ours {some(self.reference)}; give `names` to say which is which"
             )
 
     def preflight(self, weights: Any, labels: Any, picture: Any, processor: Any) -> None:
@@ -115,15 +116,15 @@ class _Comparison:
         mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
         finding = describe_input(self.pixel_values, mean, std)
         self.findings += [finding] if finding else []
-        if INPUT in self.laid.values:
-            theirs = self.laid.values[INPUT]
+        if INPUT in self.matching.port_names:
+            theirs = self.laid.values.get(INPUT, self.dump[self.matching.port_names[INPUT]])
             check = check_input(
                 self.pixel_values, theirs, dtype=self.dtype, image_mean=mean, image_std=std, picture=picture,
                 processor=processor,
             )  # fmt: skip
             if check.finding:
                 self.findings.append(check.finding)
-                self.input_differs = check.finding.bad
+                self.input_differs = check.finding.bad and INPUT in self.laid.values
         if weights is not None:
             self.findings += check_weights(self.exact_model, weights, self.dtype)
         if labels is not None:
@@ -134,7 +135,7 @@ class _Comparison:
         x = self.laid.values[INPUT] if self.input_differs else self.pixel_values
         free = Replay(self.rough_model, self.program, {}, rounding(self.dtype))
         free.run(self.pixel_values.astype(self.rough_model.dtype))
-        self.drift_floor = {name: _rms(free.used[name] - self.reference[name]) for name in self.given}
+        self.drift_floor = {name: rms(free.used[name] - self.reference[name]) for name in self.given}
         del free
         while True:
             given = {name: value for name, value in self.given.items() if name not in self.fused}
@@ -175,7 +176,7 @@ class _Comparison:
             return _Judged(value, None)
         port = self.given[name]
         judgement = judge(port, exact, self.rough.sites[name].output, axes, self.dtype)
-        _fill(value, judgement)
+        fill(value, judgement)
         value.drift = _relative(port, self.reference[name])
         value.status = "faulty" if value.level == "fail" else "clean"
         reason = ""
@@ -227,7 +228,7 @@ class _Comparison:
                 faults.append(self._explain(judged, span))
                 broken = True
             elif broken and value.drift is not None:
-                floor = self.drift_floor[name] / max(_rms(self.reference[name]), 1e-300)
+                floor = self.drift_floor[name] / max(rms(self.reference[name]), 1e-300)
                 if value.drift > WARN * max(floor, DTYPES[self.dtype][0]):
                     value.status = "inherited"
             span = []
@@ -238,7 +239,7 @@ class _Comparison:
             model=self.name, dtype=self.dtype, layout=self.laid.layout,
             values=[judged.value for judged in self.judged.values()], faults=faults, findings=self.findings,
             names=dict(self.matching.port_names), confidence=dict(self.matching.confidence),
-            suggestions=self._suggestions(faults),
+            unmatched=list(self.matching.unmatched), suggestions=self._suggestions(faults),
         )  # fmt: skip
 
     def _explain(self, judged: _Judged, span: list[str]) -> Fault:
@@ -254,12 +255,7 @@ class _Comparison:
             fault.causes = [self.odd_shapes[name][1]] if name in self.odd_shapes else []
             return fault
         port = fault.got = self.given[name]
-        with np.errstate(all="ignore"):
-            error = np.abs(port.astype(np.float64) - site.output)
-        error = np.where(np.isnan(error), np.inf, error)
-        fault.worst = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
-        fault.expected_there, fault.got_there = float(site.output[fault.worst]), float(port[fault.worst])
-        _map_errors(fault, error, judged.value.axes)
+        map_errors(fault)
         if judged.reason:
             largest = DTYPES[self.dtype][1]
             count = int((~np.isfinite(port)).sum())
@@ -351,59 +347,6 @@ class _Comparison:
         return list(dict.fromkeys(wanted))
 
 
-def compare_traces(a: Any, b: Any, *, dtype: str = "auto") -> Report:
-    """Find where two dumps part, value by value, by name, without a model.
-
-    Nothing is replayed, so an error further up shows in everything after it, and the floor is not measured: it is
-    eight units in the last place of the coarser dtype at the value's largest number, times the square root of how
-    many values came before (rounding adds up). Shapes must be equal. Raises as `compare`.
-    """
-    started = time.perf_counter()
-    first, second = as_dump(a), as_dump(b)
-    dtypes = [find_dtype(dump, dump.dtypes) for dump in (first, second)]
-    coarse = max(dtypes, key=lambda d: DTYPES[d][0]) if dtype == "auto" else dtype
-    if coarse not in DTYPES:
-        raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype!r}")
-    common = [name for name in first if name in second]
-    if not common:
-        raise ValueError(f"the two have no name in common: {_some(first)} in one, {_some(second)} in the other")
-    values, faults = [], []
-    for position, name in enumerate(first):
-        x = np.asarray(first[name])
-        value = Value(name, "", x.shape, first.layouts.get(name, ""), name if name in second else None)
-        values.append(value)
-        if name not in second:
-            continue
-        y = np.asarray(second[name])
-        if x.shape != y.shape:
-            value.status, value.level = "faulty", "fail"
-            value.note = f"has shape {y.shape} instead of {x.shape}"
-            faults.append(Fault(value, name, [], [], (), np.nan, np.nan, expected=x, got=y, reason="misshapen"))
-            continue
-        spread = 4 * DTYPES[coarse][0] * np.sqrt(position + 1) * np.abs(x).max(initial=0)
-        judgement = judge(y, x, x + spread, value.axes, coarse)
-        _fill(value, judgement)
-        value.status = "faulty" if judgement.ratio > WARN / 4 else "clean"
-        value.level = "fail" if value.status == "faulty" else "pass"
-        if value.status == "faulty":
-            if faults:
-                value.status = "inherited"
-                continue
-            with np.errstate(all="ignore"):
-                error = np.abs(y.astype(np.float64) - x)
-            error = np.where(np.isnan(error), np.inf, error)
-            worst = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
-            fault = Fault(value, name, [], [], worst, float(x[worst]), float(y[worst]), expected=x, got=y)
-            _map_errors(fault, error, value.axes)
-            faults.append(fault)
-    findings = [Finding("names", f"only in the first: {_some(only)}") for only in [set(first) - set(second)] if only]
-    findings += [Finding("names", f"only in the second: {_some(only)}") for only in [set(second) - set(first)] if only]
-    return Report(
-        f"{first.source} against {second.source}", coarse, "", values, faults, findings,
-        {name: name for name in common}, seconds=time.perf_counter() - started,
-    )  # fmt: skip
-
-
 def _kinds(model: Module, reference: Trace) -> dict[str, str]:
     modules = dict(model.named_modules())
     kinds = {}
@@ -411,27 +354,6 @@ def _kinds(model: Module, reference: Trace) -> dict[str, str]:
         owner, _, inner = name.partition("#")[0].partition(":")
         kinds[name] = inner or type(modules[owner]).__name__
     return kinds
-
-
-def _fill(value: Value, judgement: Judgement) -> None:
-    value.ratio, value.bulk, value.peak = judgement.ratio, judgement.bulk, judgement.peak
-    value.channel, value.floor, value.error = judgement.channel, judgement.floor, judgement.error
-    value.largest, value.ulp, value.sqnr = judgement.largest, judgement.ulp, judgement.sqnr
-    value.level = judgement.level  # type: ignore[assignment]
-
-
-def _map_errors(fault: Fault, error: Array, axes: str) -> None:
-    """Where the error is: by channel, by pixel, at the border against inside."""
-    axis = channel_axis(axes, error.ndim)
-    if axis is not None:
-        fault.by_channel = _rms(error, tuple(a for a in range(error.ndim) if a != axis))
-    if axes == "BCHW" and min(error.shape[2:]) > 1:
-        fault.error_map = error.max((0, 1))
-        inside = error[:, :, 1:-1, 1:-1]
-        total, inner = (error * error).sum(), (inside * inside).sum()
-        if inside.size and inner > 0 and np.isfinite(total):
-            at_border = (total - inner) / (error.size - inside.size)
-            fault.border = float(np.sqrt(at_border / (inner / inside.size)))
 
 
 def _planted(cause: Cause, site: Site) -> Array:
@@ -447,7 +369,7 @@ def _promising(port: Array, alternative: Array, ours: Array) -> bool:
     """Whether an alternative is nearer to the port than we are: the others need no floor computed."""
     with np.errstate(all="ignore"):
         p = port.astype(np.float64)
-        return bool(_rms(p - alternative) < 0.7 * _rms(p - ours)) or bool(
+        return bool(rms(p - alternative) < 0.7 * rms(p - ours)) or bool(
             np.abs(p - alternative).max() < 0.7 * np.abs(p - ours).max()
         )
 
@@ -468,25 +390,15 @@ def _bisected(names: Sequence[str]) -> list[str]:
     return ordered
 
 
-def _rms(x: Array, axes: tuple[int, ...] | None = None) -> Any:
-    with np.errstate(all="ignore"):
-        return np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=axes))
-
-
 def _relative(port: Array, reference: Array) -> float:
     with np.errstate(all="ignore"):
-        return float(_rms(port - reference) / max(float(_rms(reference)), 1e-300))
+        return float(rms(port - reference) / max(float(rms(reference)), 1e-300))
 
 
 def _close(a: Array, b: Array, dtype: str) -> bool:
     """Whether two values of the port are one, up to a rounding."""
     with np.errstate(all="ignore"):
         return a.shape == b.shape and bool(np.abs(a - b).max() <= 4 * DTYPES[dtype][0] * np.abs(a).max())
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = sorted(names) if isinstance(names, set) else list(names)
-    return ", ".join(map(repr, listed[:3])) + (f" ... ({len(listed)} in all)" if len(listed) > 3 else "")
 
 
 def _model_name(model: Module) -> str:

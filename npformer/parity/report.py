@@ -104,8 +104,8 @@ class Report:
     """The result of `compare`.
 
     dtype: the port's. layout: how it lays out maps, by the vote of the whole dump. names: our name -> the port's.
-    confidence: of the names that were aligned rather than given, 0 to 1. suggestions: values to dump next, most useful
-    first.
+    confidence: of the names that were aligned rather than given, 0 to 1. unmatched: names of the port's that are none
+    of ours. suggestions: values to dump next, most useful first.
     """
 
     model: str
@@ -116,6 +116,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     names: Mapping[str, str] = field(default_factory=dict)
     confidence: Mapping[str, float] = field(default_factory=dict)
+    unmatched: list[str] = field(default_factory=list)
     suggestions: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
