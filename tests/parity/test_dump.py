@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +205,7 @@ def test_what_is_no_dump_yet_becomes_one() -> None:
     assert as_dump({"a": [1.0, 2.0]})["a"].tolist() == [1, 2]
     assert as_dump({"b": np.ones(1), "a": np.ones(1)}).ordered
     for port in (5, None, [np.ones(2)], np.ones(2)):
-        with pytest.raises(TypeError, match="^port must be a mapping from name to array or a path, got "):
+        with pytest.raises(TypeError, match=r"^port must be a mapping from name to array or a path, got "):
             as_dump(port)
 
 
@@ -253,12 +252,21 @@ def test_only_floating_point_numbers_are_values(array: Any) -> None:
         as_dump({"b": np.ones(2), "a": array})
 
 
+def test_what_cannot_become_an_array_is_told_in_one_line() -> None:
+    class Tensor:
+        def __array__(self, *args: Any, **kwargs: Any) -> Any:
+            raise RuntimeError("it lies on\n  another device")
+
+    with pytest.raises(ValueError, match=r"^port: 'a' cannot be taken as an array: it lies on another device$"):
+        as_dump({"a": Tensor()})
+
+
 def test_names_are_texts_without_nul() -> None:
-    with pytest.raises(TypeError, match="^port: names must be texts, got 1$"):
+    with pytest.raises(TypeError, match=r"^port: names must be texts, got 1$"):
         as_dump({1: np.ones(2), "1": np.ones(2)})
     with pytest.raises(ValueError, match=r"^port: a name must not hold a NUL character, got 'a\\x00b'$"):
         as_dump({"a\0b": np.ones(2)})
-    with pytest.raises(ValueError, match="^port holds no values$"):
+    with pytest.raises(ValueError, match=r"^port holds no values$"):
         as_dump({})
 
 
@@ -343,6 +351,7 @@ MANIFESTS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "33 axes": ((entry(shape=[1] * 31 + [2, 3]),), {}, "shape of 'a' must be a list of whole numbers"),
     "huge": ((entry(shape=[2**58]),), {}, "must hold 288230376151711744 numbers of float32 for 'a', got 24 bytes$"),
     "huge and empty": ((entry(shape=[0, 10**30], file="n.bin"),), {}, "shape of 'a' must be a list of whole"),
+    "too long and empty": ((entry(shape=[2**60, 0], file="n.bin"),), {}, "shape of 'a' must be a list of whole"),
     "one too many": ((entry(shape=[7]),), {}, "must hold 7 numbers of float32 for 'a', got 24 bytes$"),
     "one too few": ((entry(shape=[5]),), {}, "must hold 5 numbers of float32 for 'a', got 24 bytes$"),
     "half the width": ((entry(dtype="float16"),), {}, "must hold 6 numbers of float16 for 'a', got 24 bytes$"),
@@ -423,7 +432,7 @@ def test_broken_npz_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_not_there_and_what_is_no_dump(tmp_path: Path) -> None:
     for name in ("a.npz", "a", "a.safetensors", "a\0b"):
-        with pytest.raises(FileNotFoundError, match="^there is no file or folder "):
+        with pytest.raises(FileNotFoundError, match=r"^there is no file or folder "):
             read_dump(tmp_path / name)
     np.save(tmp_path / "a.npy", np.ones(2))
     assert_refused(tmp_path / "a.npy", r"must be a folder, \.npz or \.safetensors, got the suffix '\.npy'$")
@@ -454,6 +463,7 @@ def test_numbers_stay_on_disk(tmp_path: Path) -> None:
 CPP = r"""
 #include "npformer_dump.hpp"
 #include <cstdio>
+#include <cstdlib>
 #include <limits>
 
 int main() {
@@ -511,6 +521,10 @@ int main() {
     } catch (const std::runtime_error& error) {
         std::puts(error.what());
     }
+    std::fflush(stdout);
+    Dump dump("crashed");
+    dump.add("a", singles, {1});
+    std::_Exit(0);  // as in a crash: no destructor runs
 }
 """
 
@@ -562,8 +576,10 @@ def test_cpp_writes_over_an_earlier_dump(tmp_path: Path) -> None:
     program = compiled(CPP, tmp_path)
     (tmp_path / "a-file").write_text("")
     (tmp_path / "blocked" / "00001.bin").mkdir(parents=True)
+    manifest(tmp_path / "crashed", entry())
     subprocess.run([program], cwd=tmp_path, check=True, capture_output=True)
     assert list(read_dump(tmp_path / "closed" / "below")) == ["overwritten"]
+    assert not (tmp_path / "crashed" / MANIFEST).exists()  # it would name numbers that are not its own
 
 
 # --- the README --------------------------------------------------------------------------------------------------
