@@ -38,7 +38,7 @@ def read_npz(path: Path) -> Weights:
 
 def _array_name(member: str) -> str:
     name = member.removesuffix(".npy")
-    if name == member or (name and name.rsplit("/", 1)[-1] in ("", ".", "..")):  # "" is a name as any other
+    if not name or name == member or name.rsplit("/", 1)[-1] in ("", ".", ".."):
         raise RefusedError(f"is a zip archive, but not NumPy's: it has a member {quoted(member)}")
     return name
 

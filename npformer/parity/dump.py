@@ -32,13 +32,17 @@ import numpy as np
 
 from ..checkpoint.atomic import replacing
 from ..checkpoint.json_object import read_json
-from ..checkpoint.npz_file import read_npz
 from ..checkpoint.safetensors_file import read_metadata, read_tensors, write_tensors
 from ..checkpoint.weights import widen_bfloat16
+from ..checkpoint.zip_archive import MAGIC, RefusedError, quoted, refusing
 from ..ops import Array
 
 MANIFEST = "manifest.json"
 FORMAT = "npformer-dump"
+# A mapped file takes a descriptor, and a dump may have more values (EfficientNet-B7: 1040) than a process may open
+# files (macOS: 256); so smaller files are read.
+MAPPED = 16 << 20
+NPZ_ROOM = 4 << 30  # bytes that an archive may hold beyond three times its size: a map of NaN compresses far
 _RAW = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
 
@@ -113,8 +117,8 @@ def as_dump(port: Any) -> Dump:
 def read_dump(path: str | Path) -> Dump:
     """Read a dump in any of the four forms.
 
-    Numbers of `.npy` and raw files stay on disk until they are looked at. Raises FileNotFoundError, and ValueError for
-    what is damaged, hostile, empty, or holds anything but floating-point numbers.
+    Numbers of large `.npy` and raw files stay on disk until they are looked at. Raises FileNotFoundError, and
+    ValueError for what is damaged, hostile, empty, or holds anything but floating-point numbers.
     """
     path = Path(path)
     if path.is_dir():
@@ -122,8 +126,7 @@ def read_dump(path: str | Path) -> Dump:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file or folder {path}")
     if path.suffix == ".npz":
-        arrays = _named(path, ((unquote(name), array) for name, array in read_npz(path).arrays.items()))
-        return Dump(arrays, source=str(path))
+        return Dump(_named(path, _read_npz(path)), source=str(path))
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     raise ValueError(f"{path} must be a folder, .npz or .safetensors, got the suffix {path.suffix!r}")
@@ -170,13 +173,35 @@ def _read_npy(file: Path) -> Array:
     if not file.is_file():
         raise ValueError(f"{file} is no file, or leads nowhere")
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        array = np.load(file, mmap_mode="r" if file.stat().st_size >= MAPPED else None, allow_pickle=False)
     except Exception as error:  # NumPy has errors of many kinds for bytes that it did not expect
         raise ValueError(f"{file} is no readable array of numbers: {_one_line(error)}") from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise ValueError(f"{file} is an archive of arrays, where one array is expected")
     return array
+
+
+def _read_npz(path: Path) -> list[tuple[str, Array]]:
+    """Names and arrays. The reader of checkpoints refuses ONNX's names ("/conv/Conv_0") and what compresses far."""
+    values = []
+    with refusing(path), path.open("rb") as file:
+        start = file.read(len(MAGIC))
+        if start != MAGIC:
+            raise RefusedError(f"is not an npz file: it begins with {start!r}")
+        with zipfile.ZipFile(file) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+            if claimed > 3 * path.stat().st_size + NPZ_ROOM:
+                raise RefusedError(f"claims more than it can hold: {claimed} bytes")
+            for member in archive.infolist():
+                if not member.filename.endswith(".npy"):
+                    raise RefusedError(f"is a zip archive, but not NumPy's: it has {quoted(member.filename)}")
+                with archive.open(member) as content:
+                    array = np.lib.format.read_array(content, allow_pickle=False)
+                    if content.read(1):
+                        raise RefusedError(f"has {quoted(member.filename)} with more than its numbers")
+                values.append((unquote(member.filename.removesuffix(".npy")), array))
+    return values
 
 
 def _one_line(error: Exception) -> str:
@@ -240,7 +265,10 @@ def _read_raw(folder: Path, name: str, entry: dict[str, Any]) -> Array:
     count, size = math.prod(shape), path.stat().st_size
     if size != count * np.dtype(_RAW[dtype]).itemsize:
         raise ValueError(f"{path} must hold {count} numbers of {dtype} for {name!r}, got {size} bytes")
-    raw = np.memmap(path, _RAW[dtype], "r", shape=tuple(shape)) if count else np.empty(shape, _RAW[dtype])
+    if size >= MAPPED:
+        raw: Array = np.memmap(path, _RAW[dtype], "r", shape=tuple(shape))
+    else:
+        raw = np.fromfile(path, _RAW[dtype]).reshape(shape)
     return widen_bfloat16(raw) if dtype == "bfloat16" else raw
 
 

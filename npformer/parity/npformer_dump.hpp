@@ -20,13 +20,23 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <type_traits>
 #include <vector>
 
 namespace npformer {
 
 class Dump {
 public:
-    using Shape = std::vector<std::int64_t>;
+    // {B, C, H, W} of any integer types, mixed as they come, or a vector of them.
+    struct Shape {
+        std::vector<std::int64_t> sides;
+
+        template <typename... Side, std::enable_if_t<(std::is_integral_v<Side> && ...), int> = 0>
+        Shape(Side... side) : sides{static_cast<std::int64_t>(side)...} {}
+
+        template <typename Side>
+        Shape(const std::vector<Side>& all) : sides(all.begin(), all.end()) {}
+    };
 
     // Opens a folder. A manifest of an earlier run is removed, as its numbers are about to be overwritten.
     explicit Dump(const std::string& folder) : folder_(folder) {
@@ -56,13 +66,16 @@ public:
         write<std::uint64_t>(name, values, "float64", shape, layout);
     }
 
-    void add_float16(const std::string& name, const std::uint16_t* bits, const Shape& shape,
-                     const std::string& layout = "") {
+    // Any type of 16 bits: _Float16, __fp16, std::uint16_t, ...
+    template <typename Half>
+    void add_float16(const std::string& name, const Half* bits, const Shape& shape, const std::string& layout = "") {
+        static_assert(sizeof(Half) == 2, "float16 has 16 bits");
         write<std::uint16_t>(name, bits, "float16", shape, layout);
     }
 
-    void add_bfloat16(const std::string& name, const std::uint16_t* bits, const Shape& shape,
-                      const std::string& layout = "") {
+    template <typename Half>
+    void add_bfloat16(const std::string& name, const Half* bits, const Shape& shape, const std::string& layout = "") {
+        static_assert(sizeof(Half) == 2, "bfloat16 has 16 bits");
         write<std::uint16_t>(name, bits, "bfloat16", shape, layout);
     }
 
@@ -76,8 +89,8 @@ public:
             text += i ? ",\n " : "\n ";
             text += "{\"name\": " + quoted(entry.name) + ", \"file\": " + quoted(entry.file);
             text += ", \"dtype\": " + quoted(entry.dtype) + ", \"shape\": [";
-            for (std::size_t axis = 0; axis < entry.shape.size(); ++axis) {
-                text += (axis ? ", " : "") + std::to_string(entry.shape[axis]);
+            for (std::size_t axis = 0; axis < entry.shape.sides.size(); ++axis) {
+                text += (axis ? ", " : "") + std::to_string(entry.shape.sides[axis]);
             }
             text += "]";
             if (!entry.layout.empty()) text += ", \"layout\": " + quoted(entry.layout);
@@ -102,7 +115,7 @@ private:
                const std::string& layout) {
         if (closed_) throw std::runtime_error("the dump is closed: " + name + " cannot be added");
         std::size_t count = 1;
-        for (std::int64_t side : shape) {
+        for (std::int64_t side : shape.sides) {
             if (side < 0) throw std::runtime_error("the shape of " + name + " has a negative side");
             count *= static_cast<std::size_t>(side);
         }

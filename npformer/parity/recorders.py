@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +65,7 @@ def _main_tensor(output: Any) -> Any:
 def record_onnxruntime(model: str | Path | bytes, pixel_values: Array, *, optimized: bool = False) -> Dump:
     """Run an ONNX model on ONNX Runtime and keep every intermediate value, by the graph's names, in order.
 
+    What does not depend on the input, such as constants and transposed weights, is left out.
     With `optimized` the graph is first rewritten as the runtime does before it runs it, layers fused; without, it is
     run as it stands. pixel_values is given to the graph's first input.
     """
@@ -76,14 +76,16 @@ def record_onnxruntime(model: str | Path | bytes, pixel_values: Array, *, optimi
     graph = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
     if optimized:
         graph = onnx.load_from_string(_optimized(graph.SerializeToString()))
-    known = {output.name for output in graph.graph.output}
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    reached = {value.name for value in graph.graph.input} - weights
+    order = []
     for node in graph.graph.node:
-        for name in node.output:
-            if name and name not in known:
-                known.add(name)
-                graph.graph.output.append(onnx.ValueInfoProto(name=name))
+        if reached.intersection(node.input):
+            reached.update(node.output)
+            order += [name for name in node.output if name]
+    given = {output.name for output in graph.graph.output}
+    graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in order if name not in given)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), _options(onnxruntime, optimize=False))
-    order = [name for node in graph.graph.node for name in node.output if name]
     found = session.run(order, {session.get_inputs()[0].name: pixel_values})
     values = {session.get_inputs()[0].name: pixel_values}
     values |= {n: v for n, v in zip(order, found, strict=True) if isinstance(v, np.ndarray) and v.dtype.kind == "f"}
@@ -112,28 +114,35 @@ def _options(onnxruntime: Any, *, optimize: bool) -> Any:
 
 
 def record_flax(module: Any, variables: Any, pixel_values: Any, **options: Any) -> Dump:
-    """Run a flax.linen module once and keep what every module in it returns, by path ("stem/conv").
+    """Run a flax.linen module once and keep what its modules return and sow, by path ("stem/conv"), in order.
 
-    Flax hands intermediates on as a tree, sorted by name, so the order of computation is lost. Of a module called more
-    than once, earlier calls are "<path>#1", ...
+    Of a module called more than once, earlier calls are "<path>#1", ..., and of several values returned the first is
+    kept; what a module sows comes just before its result. What Flax itself jits or scans has no values to see: use a
+    `Tape` there.
     """
-    _, state = module.apply(variables, pixel_values, capture_intermediates=True, mutable=["intermediates"], **options)
-    values: dict[str, Array] = {}
+    import flax.linen
 
-    def walk(tree: Mapping[str, Any], path: tuple[str, ...]) -> None:
-        for key, below in tree.items():
-            if isinstance(below, Mapping):
-                walk(below, (*path, key))
-                continue
-            name = "/".join(path if key == "__call__" else (*path, key))
-            for number, value in enumerate(below, start=1):
-                while isinstance(value, tuple | list) and value:
-                    value = value[0]
-                if hasattr(value, "dtype") and np.dtype(value.dtype).name in _FLOATS:
-                    values[name if number == len(below) else f"{name}#{number}"] = np.asarray(value)
+    tape = Tape()
 
-    walk(state["intermediates"], ())
-    return Dump(values, ordered=False, source=type(module).__name__)
+    def keep(name: str, value: Any) -> None:
+        while isinstance(value, tuple | list) and value:
+            value = value[0]
+        if hasattr(value, "dtype") and np.dtype(value.dtype).name in _FLOATS:
+            tape(name, value)
+
+    def watch(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
+        output = call(*arguments, **keywords)
+        if context.method_name == "__call__":
+            path = context.module.path
+            for key, sown in context.module.variables.get("intermediates", {}).items():
+                if isinstance(sown, tuple):  # one value for each time; a mapping is a module below
+                    keep("/".join((*path, key)), sown[-1])
+            keep("/".join(path), output)
+        return output
+
+    with flax.linen.intercept_methods(watch):
+        module.apply(variables, pixel_values, mutable=["intermediates"], **options)
+    return Dump(tape, source=type(module).__name__)
 
 
 class Tape(dict[str, Any]):

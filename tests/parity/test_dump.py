@@ -421,7 +421,7 @@ def test_broken_npz_are_refused(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         assert_refused(path, "is ")
     np.savez(path, a=np.array([{}], object))
-    assert_refused(path, "an array of numbers should be there$")
+    assert_refused(path, "Object arrays cannot be loaded")
     np.savez(path, a=np.arange(3))
     assert_refused(path, "'a' holds int64")
     np.savez(path, **{"%61": np.ones(2), "a": np.ones(2)})
@@ -456,6 +456,35 @@ def test_numbers_stay_on_disk(tmp_path: Path) -> None:
         assert dump["a"].nbytes == size
         assert dump["a"][99, 99, 999, 999] == 0
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("form", ["npy", "raw"])
+def test_a_dump_may_have_more_values_than_a_process_may_open_files(form: str, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="needs POSIX")
+    values = {f"v{number}": np.full(3, number, np.float32) for number in range(300)}
+    if form == "raw":
+        write_dump(values, tmp_path / "dump")
+    else:
+        (tmp_path / "dump").mkdir()
+        for name, value in values.items():
+            np.save(tmp_path / "dump" / f"{name}.npy", value)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        dump = read_dump(tmp_path / "dump")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert list(dump) == list(values)
+    assert all(np.array_equal(dump[name], value) for name, value in values.items())
+
+
+def test_an_npz_of_onnx_names_and_of_nothing_but_nan(tmp_path: Path) -> None:
+    """Both as `np.savez` writes them: a zip member "/conv.npy", and 100 MB in a file of 100 kB."""
+    values = {f"/stem.{i}/Conv_output_0": np.full((64, 448, 448), np.nan, np.float32) for i in range(2)}
+    np.savez_compressed(tmp_path / "a.npz", **values)
+    dump = read_dump(tmp_path / "a.npz")
+    assert list(dump) == list(values)
+    assert all(np.isnan(value).all() and value.shape == (64, 448, 448) for value in dump.values())
 
 
 # --- the C++ writer ----------------------------------------------------------------------------------------------
@@ -570,6 +599,28 @@ def test_what_cpp_writes_is_read(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert list(read_dump(tmp_path / "thrown")) == ["before"]  # by the destructor
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_cpp_takes_sides_and_halves_of_any_type(tmp_path: Path) -> None:
+    source = """
+    #include "npformer_dump.hpp"
+    struct Half { std::uint16_t bits; };
+    int main() {
+        int batch = 1;
+        std::size_t channels = 3;
+        const Half half[] = {{0x3c00}, {0xc248}, {0x0001}};
+        const std::vector<int> shape = {3, 1};
+        npformer::Dump dump("out");
+        dump.add_float16("half", half, {batch, channels}, "BD");
+        dump.add_bfloat16("brain", half, shape);
+    }
+    """
+    subprocess.run([compiled(source, tmp_path)], cwd=tmp_path, check=True)
+    dump = read_dump(tmp_path / "out")
+    np.testing.assert_array_equal(dump["half"], np.array([[0x3C00, 0xC248, 0x0001]], np.uint16).view(np.float16))
+    bits = np.array([[0x3C000000], [0xC2480000], [0x00010000]], np.uint32)
+    np.testing.assert_array_equal(dump["brain"], bits.view(np.float32))
+    assert dump.dtypes == {"half": "float16", "brain": "bfloat16"}
 
 
 def test_cpp_writes_over_an_earlier_dump(tmp_path: Path) -> None:
