@@ -20,7 +20,7 @@ from .describe import fill, map_errors, rms, some
 from .dump import Dump, as_dump
 from .layout import undo_layouts
 from .names import match_names
-from .noise import DTYPES, PASS, WARN, Judgement, find_dtype, judge, round_to, rounding, simulated
+from .noise import DTYPES, PASS, WARN, Judgement, before_rounding, find_dtype, judge, round_to, rounding, simulated
 from .preflight import check_input, check_labels, check_logit_order, check_weights, describe_input
 from .replay import Program, Replay, study
 from .report import CauseFound, Fault, Finding, Report, Value
@@ -142,7 +142,8 @@ class _Comparison:
             given |= {name: value for name, (value, _) in self.odd_shapes.items()}
             self.exact = Replay(self.exact_model, self.program, given, None)
             self.exact.run(x.astype(np.float64))
-            self.rough = Replay(self.rough_model, self.program, given, rounding(self.dtype))
+            unrounded = {name: before_rounding(value, self.dtype, name) for name, value in given.items()}
+            self.rough = Replay(self.rough_model, self.program, unrounded, rounding(self.dtype))
             self.rough.run(x.astype(self.rough_model.dtype))
             self.judged = {name: self._judge(name) for name in self.program.names}
             found = {

@@ -27,7 +27,6 @@ DTYPES = {
     "bfloat16": (2.0**-8, 3.3895e38), "float16": (2.0**-11, 65504.0), "float32": (2.0**-24, 3.4028e38),
     "float64": (2.0**-53, math.inf),
 }  # fmt: skip
-_ROUNDED_INPUT = (Conv2d, Linear, LayerNorm, BatchNorm2d)
 
 
 def round_to(x: Array, dtype: str) -> Array:
@@ -64,6 +63,19 @@ def find_dtype(dumped: Mapping[str, Array], stored: Mapping[str, str]) -> str:
     return "float32"
 
 
+def before_rounding(value: Array, dtype: str, name: str) -> Array:
+    """What a dumped value may have been before it was rounded to half precision, at random.
+
+    A port may compute in float32 and keep only its dump in half precision: what it made next was made from the
+    unrounded value, and where two such values are subtracted that shows.
+    """
+    if dtype not in ("float16", "bfloat16"):
+        return value
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    off = DTYPES[dtype][0] * random.uniform(-1, 1, value.shape).astype(np.float32)
+    return value.astype(np.float32) * (1 + off)
+
+
 def rounding(dtype: str) -> Callable[[Site, Array], Array]:
     """What a port of that dtype may make of a site's value: the rounding of long sums, then to the dtype itself.
 
@@ -72,9 +84,6 @@ def rounding(dtype: str) -> Callable[[Site, Array], Array]:
     unit = DTYPES["float64" if dtype == "float64" else "float32"][0]
 
     def rounded(site: Site, value: Array) -> Array:
-        if isinstance(site.module, _ROUNDED_INPUT) and site.inputs and value is site.output:
-            x = round_to(site.inputs[0], dtype)  # a sum that has no name is stored, and rounded, too
-            value = value if np.array_equal(x, site.inputs[0], equal_nan=True) else site.module.forward(x)
         spread = _reordering(site)
         if spread is not None:
             random = np.random.default_rng(zlib.crc32(site.name.encode()))

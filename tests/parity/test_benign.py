@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from npformer import get_model, record
 from npformer.parity import compare
 from npformer.parity.noise import round_to
 from tests.parity.suite import FAMILIES
@@ -28,3 +29,19 @@ def test_an_independent_port_raises_no_alarm(name: str, variant: str, dtype: str
     assert max(value.ratio for value in report.values if value.ratio is not None) <= 8
     folded = [value for value in report.values if value.note]
     assert bool(folded) == (variant == "folded")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", [*NETWORKS, "efficientformer-fashion", "efficientnet-fashion", "swiftformer-fashion"])
+def test_a_float32_port_whose_dump_is_in_half_precision_raises_no_alarm(name: str, dtype: str) -> None:
+    """It made each value from unrounded ones: where two nearly equal ones are subtracted, that is no small thing."""
+    if name in NETWORKS:
+        case = NETWORKS[name]
+        model, x = fill(case.model(), np.float32), pixel_values(case.shape).astype(np.float32)
+    else:
+        model = get_model(name, pretrained=True)
+        x = pixel_values((2, 3, model.config.image_size, model.config.image_size)).astype(np.float32)
+    port = {key: round_to(value, dtype) for key, value in record(model, x).items()}
+    report = compare(model, x, port)
+    assert report.dtype == dtype
+    assert report.equal, [(fault.op, fault.value.ratio) for fault in report.faults]

@@ -298,7 +298,7 @@ def test_what_not_nearly_all_maps_have_is_a_fault() -> None:
 def test_a_wrong_flattening_is_no_layout_if_all_goes_wrong_after_it() -> None:
     t = synthetic({"m": (2, 8, 5, 5)} | {f"t{i}": (2, 25, 8) for i in range(8)})
     random = np.random.default_rng(0)
-    port = {name: value.take(across(5, 5), 1) if name < "t5" else value for name, value in t.items()}
+    port = {name: value.take(across(5, 5), 1) if name < "t5" else value for name, value in t.items() if name != "m"}
     port |= {"m": t["m"]} | {f"t{i}": random.standard_normal((2, 25, 8)) for i in range(5, 8)}
     laid = undo_layouts(t, port, same_names(t))
     assert all(np.array_equal(laid.values[name], port[name]) for name in t)
