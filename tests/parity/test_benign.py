@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from npformer import get_model, record
+from npformer import AutoImageProcessor, get_model, load_image, record
+from npformer.assets import sample_pictures, shipped_models
 from npformer.parity import compare
 from npformer.parity.noise import round_to
 from tests.parity.suite import FAMILIES
@@ -31,8 +32,21 @@ def test_an_independent_port_raises_no_alarm(name: str, variant: str, dtype: str
     assert bool(folded) == (variant == "folded")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("variant", ["folded", "sequential"])
+@pytest.mark.parametrize("name", shipped_models())
+def test_a_trained_network_on_real_pictures_raises_no_alarm(name: str, variant: str, dtype: str) -> None:
+    """Black borders, dead channels, statistics far from one: what random numbers do not have."""
+    model, processor = get_model(name, pretrained=True), AutoImageProcessor.from_pretrained(name)
+    pictures = [load_image(path) for path in list(sample_pictures())[:2]]
+    x = round_to(processor(pictures, return_tensors="np")["pixel_values"], dtype)
+    report = compare(model, x, nhwc.run(model.config, model.state_dict(), x, dtype, variant=variant))
+    assert report.equal, [(fault.op, fault.value.ratio) for fault in report.faults]
+    assert report.dtype == dtype
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("name", [*NETWORKS, "efficientformer-fashion", "efficientnet-fashion", "swiftformer-fashion"])
+@pytest.mark.parametrize("name", [*NETWORKS, *shipped_models()])
 def test_a_float32_port_whose_dump_is_in_half_precision_raises_no_alarm(name: str, dtype: str) -> None:
     """It made each value from unrounded ones: where two nearly equal ones are subtracted, that is no small thing."""
     if name in NETWORKS:
