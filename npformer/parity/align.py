@@ -24,16 +24,16 @@ LEVELS = 65  # quantiles of a value's numbers, the smallest and the largest incl
 NEAR, ALIKE = 0.05, 1e-4  # distances: above the first, numbers say nothing; below the second, all they can
 LEAST_SPREAD = 0.02  # of the largest number: what is less may be rounding in half precision
 SURE = 2.0  # the score of numbers, and its lead, by which a pair is taken for right whatever its place
-FAR = 1.0  # what numbers that are not alike at all take from a score
+FAR = 0.75  # what numbers that are not alike at all take from a score
 OP = 0.7  # what a name that hints at the same op adds, and one that hints at another takes
 REGROUPED = 0.5  # what a shape takes that is ours only when axes are merged or split
-PRESENT = (0.5, 5.0)  # least and most that a pair scores for being one at all, by how complete the dump looks
+PRESENT = (0.5, 6.0)  # least and most that a pair scores for being one at all, by how complete the dump looks
 NEARLY_ALL = 0.95  # the part of all values whose shapes go together, from which on shapes tell how complete it is
 ANCHORS = 5  # sure pairs it takes to judge how complete a dump is
 IN_ORDER = 0.9  # what part of the sure pairs must be in order to believe in the order at all
 NEIGHBOURS = 8  # how far apart two equal values of a dump are taken for one that was handed on
 FIXED = 1e4  # the score of pairs that are known: more than all others together
-BY_NUMBERS, BY_PLACE = 2.0, 4.0  # confidence is 1 - exp(-lead / this), for pairs with like numbers and for others
+BY_NUMBERS, BY_PLACE = 2.0, 6.0  # confidence is 1 - exp(-lead / this), for pairs with like numbers and for others
 
 _OPS = {
     "conv": ("conv",), "linear": ("linear", "dense", "fc", "gemm", "matmul", "dot"), "norm": ("norm", "bn", "ln"),
@@ -91,7 +91,7 @@ def align(
     if not order and ordered:
         return align(reference, port, fixed, ours, theirs, kinds, False)
     good = {theirs for name, theirs in fixed.items() if _alike(reference[name], port[theirs])}
-    pairs = _in_sequence(scores, fixed, good, order, place) if order else _by_numbers(scores)
+    pairs = _in_sequence(scores, fixed, good, order, place, bool(one_by_one)) if order else _by_numbers(scores)
     found = []
     for row, column, confidence in pairs:
         same = [name for name in columns[column] if _long(port[name]) == _long(port[column])]
@@ -280,12 +280,17 @@ def _confidence(lead: float, scale: float) -> float:
 
 
 def _in_sequence(
-    scores: _Scores, fixed: Mapping[str, str], good: set[str], names: Sequence[str], place: Mapping[str, int]
+    scores: _Scores,
+    fixed: Mapping[str, str],
+    good: set[str],
+    names: Sequence[str],
+    place: Mapping[str, int],
+    complete: bool,
 ) -> list[tuple[str, str, float]]:
     """The best alignment of two sequences, in which the fixed pairs stay together as far as they are in order.
 
     `good` are the port's names of those among them whose numbers are like ours. A fault shows in all that follows: so
-    before the place where likeness ends, only values with like numbers are paired.
+    before the place where likeness ends, only values with like numbers are paired, unless the dump is `complete`.
     """
     rows = sorted({*scores.rows, *fixed}, key=lambda name: place[name])
     wanted = {*scores.columns, *fixed.values()}
@@ -296,7 +301,7 @@ def _in_sequence(
     alike = np.zeros(len(columns), bool)
     alike[[column_at[name] for name in good]] = True
     alike[[my_columns[j] for _, j in scores.sure]] = True
-    front = _front(alike)
+    front = 0 if complete else _front(alike)
     free = scores.total(_presence(scores, my_rows, my_columns, front))
     free[(scores.numbers <= 0) & (my_columns < front)] = -np.inf
     total = np.full((len(rows), len(columns)), -np.inf)

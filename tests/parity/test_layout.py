@@ -224,7 +224,7 @@ def test_one_value_of_tokens_after_channels_is_read_right_and_reported() -> None
 
 def test_small_numbers_tell_as_much_as_large_ones() -> None:
     t = squares()
-    t = Trace({name: 1e-6 * value for name, value in t.items()}, t.layouts)
+    t = Trace({name: 1e-9 * value for name, value in t.items()}, t.layouts)
     laid = undo_layouts(t, {**t, "cube": nhwc(t["cube"])}, same_names(t))
     np.testing.assert_array_equal(laid.values["cube"], t["cube"])
 
@@ -501,7 +501,6 @@ def test_a_declared_layout_that_does_not_fit_is_reported() -> None:
 
 def test_large_values_are_compared_at_a_sample() -> None:
     t = synthetic({"a": (2, 40, 40, 40)})
-    value = np.where(np.arange(t["a"].size).reshape(t["a"].shape) < 40000, 0, t["a"])
-    t = Trace({"a": value}, t.layouts)
+    t = Trace({"a": t["a"] * (np.arange(40)[:, None] > 2)}, t.layouts)  # nothing at the upper border
     laid = undo_layouts(t, {"a": nhwc(t["a"])}, same_names(t))
     np.testing.assert_array_equal(laid.values["a"], t["a"])

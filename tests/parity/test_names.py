@@ -95,6 +95,21 @@ def test_one_coincidence_makes_no_prefix() -> None:
     assert named(match_names(t, port)) == {"a.c.conv": "a.c.conv", "a.d.conv": "a.d.conv"}
 
 
+@pytest.mark.parametrize(
+    ("port", "ours"),
+    [(["x.b.conv"], ["a.b.conv", "a.b.norm"]), (["p.conv", "p.norm", "p.act"], ["q.conv", "q.norm", "q.act"])],
+)
+def test_few_or_short_coincidences_make_no_prefix(port: list[str], ours: list[str]) -> None:
+    assert not match_names(synthetic(*ours), {name: np.zeros((9, 9)) for name in port}).port_names
+
+
+def test_names_without_the_prefix_keep_their_own() -> None:
+    t = synthetic("eff.encoder.a.conv", "eff.encoder.b.conv", "classifier")
+    port = {"/encoder/a/conv/Conv_output_0": t["eff.encoder.a.conv"], "/classifier/Gemm_output_0": t["classifier"]}
+    port["/encoder/b/conv/Conv_output_0"] = t["eff.encoder.b.conv"]
+    assert set(named(match_names(t, port))) == set(t)
+
+
 def test_two_spellings_of_one_name_are_left_to_numbers() -> None:
     t = synthetic("a.b", "a.c")
     port = {"a/b": t["a.c"], "/a/b": t["a.b"]}
@@ -222,6 +237,12 @@ def test_maps(names: dict[str, str | None], expected: dict[str, str] | None) -> 
     assert not set(matching.unmatched) & set(expected.values())
 
 
+def test_what_a_map_leaves_out_is_not_found_in_other_ways() -> None:
+    port = {"x": MAPPED["head"]}
+    assert match_names(MAPPED, port).port_names == {"head": "x"}
+    assert match_names(MAPPED, port, {"head": None}).unmatched == ["x"]
+
+
 def test_what_a_map_takes_is_not_matched_by_name_again() -> None:
     matching = match_names(MAPPED, THEIRS, {"enc.blocks.0.conv": "head"})
     assert matching.port_names == {"enc.blocks.0.conv": "head"}
@@ -321,7 +342,7 @@ def with_fault(class_name: str, at: float, kind: str) -> Trace:
         seen += 1
         if seen - 1 != number:
             return output
-        return output * 1.1 if kind == "scaled" else output * random.standard_normal(output.shape)
+        return output * {"scaled": 1.1, "loud": 1e5, "noise": random.standard_normal(output.shape)}[kind]
 
     with watch(model(class_name), observe):
         return record(model(class_name), tiny.pictures().astype(np.float64))
@@ -348,7 +369,8 @@ class Anonymous:
         for name, value in run.items():
             if random.random() >= keep:
                 continue
-            stored = bfloat16(value) if dtype == "bfloat16" else value.astype(dtype)
+            with np.errstate(over="ignore"):
+                stored = bfloat16(value) if dtype == "bfloat16" else value.astype(dtype)
             stored = np.ascontiguousarray(LAID[layout](stored))
             for made in (stored * 0.7, np.tanh(stored), stored + 1)[: random.poisson(extra)]:
                 self._add(made.astype(stored.dtype), None)
@@ -402,15 +424,15 @@ def test_among_values_we_do_not_have(class_name: str, keep: float, extra: float)
 
 
 @pytest.mark.parametrize(("layout", "dtype"), DUMPED)
-@pytest.mark.parametrize("kind", ["scaled", "noise"])
-@pytest.mark.parametrize("at", [0.05, 0.4, 0.7])
+@pytest.mark.parametrize("kind", ["scaled", "noise", "loud"])
+@pytest.mark.parametrize("at", [0.0, 0.05, 0.4, 0.7])
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_shape_and_order_carry_on_after_a_fault(
     class_name: str, at: float, kind: str, layout: str, dtype: Any
 ) -> None:
     run = with_fault(class_name, at, kind)
     right, wrong = align(class_name, Anonymous(run, 1.0, layout, dtype))
-    assert right >= (0.8 if at < 0.1 else 0.95)
+    assert right >= 0.95
     assert wrong == 0
     right, wrong = align(class_name, Anonymous(run, 0.5, layout, dtype))  # with gaps, what comes before it at least
     assert right >= (0.0 if at < 0.1 else 0.25)
@@ -418,11 +440,14 @@ def test_shape_and_order_carry_on_after_a_fault(
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
-@pytest.mark.parametrize("keep", [1.0, 0.5])
-def test_after_a_fault_and_among_others_little_is_matched_and_nothing_wrong(class_name: str, keep: float) -> None:
-    run = with_fault(class_name, 0.4, "noise")
-    right, wrong = align(class_name, Anonymous(run, keep, "NCHW", np.float32, extra=0.5))
-    assert right >= 0.25
+@pytest.mark.parametrize("keep", [1.0, 0.7, 0.5])
+@pytest.mark.parametrize(("at", "extra"), [(0.0, 0.1), (0.0, 0.5), (0.4, 0.1), (0.4, 0.3), (0.4, 1.5)])
+def test_after_a_fault_and_among_others_nothing_is_wrong(
+    class_name: str, keep: float, at: float, extra: float
+) -> None:
+    run = with_fault(class_name, at, "noise")
+    right, wrong = align(class_name, Anonymous(run, keep, "NCHW", np.float32, extra))
+    assert right >= (0.25 if at else 0)
     assert wrong == 0
 
 
@@ -450,15 +475,24 @@ def test_numbers_in_names_may_tell_the_order() -> None:
     assert wrong == 0
 
 
-def test_a_port_that_overflows_is_matched_all_the_same() -> None:
-    t = trace(support.NET)
-    dump = Anonymous(t, 1.0, "NCHW", np.float32)
+def overflown(dump: Anonymous) -> Anonymous:
+    """A dump as of a port in half precision: some infinities, then nothing but NaN."""
     for position, name in enumerate(dump.port):
         flat = dump.port[name].reshape(-1)
         flat[::9] = (np.inf, -np.inf)[position % 2] if position > 100 else flat[::9]
         flat[:] = np.nan if position > 120 else flat
-    right, wrong = align(support.NET, dump)
-    assert right >= 0.9
+    return dump
+
+
+def test_a_port_that_overflows_is_matched_all_the_same() -> None:
+    t = trace(support.NET)
+    right, wrong = align(support.NET, overflown(Anonymous(t, 1.0, "NCHW", np.float32)))
+    assert right >= 0.95
+    assert wrong == 0
+    firsts = {value.tobytes(): name for name, value in reversed(list(t.items()))}.values()  # without what is handed on
+    run = {name: value for name, value in t.items() if name in set(firsts)}
+    right, wrong = align(support.NET, overflown(Anonymous(run, 1.0, "NCHW", np.float32)))
+    assert right >= 0.95
     assert wrong == 0
 
 
@@ -467,7 +501,7 @@ def test_our_input_may_be_missing_from_a_complete_dump(class_name: str) -> None:
     t = trace(class_name)
     values = {"pixel_values": tiny.pictures(), **t}
     reference = Trace(values, {"pixel_values": "BCHW", **t.layouts})
-    dump = Anonymous(with_fault(class_name, 0.4, "noise"), 1.0, "NHWC", np.float32)
+    dump = overflown(Anonymous(with_fault(class_name, 0.4, "noise"), 1.0, "NHWC", np.float32))
     matching = match_names(reference, dump.port, None, kinds(class_name))
     right, wrong = dump.score(t, matching)
     assert right >= 0.97
@@ -494,14 +528,52 @@ def test_names_anchor_what_has_none() -> None:
     assert all(name.startswith(("foreign", "unnamed")) for name in matching.unmatched)
 
 
-def test_what_a_port_folds_away_is_not_replaced_by_another_value_between() -> None:
-    t = synthetic("conv", "norm", "act", "conv2", "norm2", "act2")
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_what_a_port_folds_away_is_not_replaced_by_another_value_between(anonymous: bool) -> None:
+    """Numbers around it are right, so there is no fault that would explain those that are not."""
+    t = synthetic(*(f"layer{i}" for i in range(60)))
     random = np.random.default_rng(5)
-    port = {name: t[name] for name in ("norm", "act", "norm2", "act2")}
-    port = {"norm": t["norm"], "act": t["act"], "stranger": random.standard_normal(t["conv2"].shape), **port}
+    port: dict[str, Array] = {}
+    for position, (name, value) in enumerate(t.items()):
+        if position % 6 == 3:
+            port[f"{'t' if anonymous else 'stranger'}{position}"] = random.standard_normal(value.shape)
+            port[f"{position}"] = np.zeros(3)
+        else:
+            port[f"t{position}" if anonymous else name] = value
     matching = match_names(t, port)
-    assert set(matching.port_names) == {"norm", "act", "norm2", "act2"}
-    assert matching.unmatched == ["stranger"]
+    assert list(matching.port_names) == [f"layer{i}" for i in range(60) if i % 6 != 3]
+    assert len(matching.unmatched) == 20
+
+
+def test_without_order_and_likeness_nothing_is_guessed() -> None:
+    t = trace(support.NET)
+    random = np.random.default_rng(6)
+    port = {f"t{i}": random.standard_normal(value.shape) for i, value in enumerate(t.values())}
+    matching = match_names(t, port, None, kinds(support.NET), ordered=False)
+    assert not matching.port_names
+    assert not matching.findings
+    assert len(matching.unmatched) == len(t)
+
+
+def test_what_hands_on_a_value_that_was_found_is_left_out() -> None:
+    t = synthetic("a", "c")
+    t = Trace({"a": t["a"], "b": t["a"], "c": t["c"]}, dict.fromkeys("abc", "BCHW"))
+    matching = match_names(t, {"a": t["a"], "copy": t["a"].copy(), "c": t["c"]})
+    assert set(matching.port_names) == {"a", "c"}
+    assert matching.unmatched == ["copy"]
+
+
+def test_a_copy_in_another_layout_is_no_second_value() -> None:
+    t = synthetic("a", "c")
+    t = Trace({"a": t["a"], "b": t["a"], "c": t["c"]}, dict.fromkeys("abc", "BCHW"))
+    port = {
+        "t0": t["a"],
+        "t1": t["a"].transpose(0, 2, 3, 1).copy(),
+        "t2": t["c"],
+        "t3": t["c"] * 3 + 9,
+        "t4": t["c"] + 9,
+    }
+    assert match_names(t, port).port_names == {"a": "t0", "c": "t2"}
 
 
 def test_of_equal_values_the_first_is_taken_and_the_others_only_if_the_port_has_them() -> None:
