@@ -77,7 +77,8 @@ def align(
     mine = {name: _quantiles(reference[name]) for name in ours}
     yours = {name: _quantiles(port[name]) for name in theirs}
     rows = _handed_on(reference, mine, NEIGHBOURS)
-    one_by_one = _one_by_one(reference, port, ours, theirs) if ordered else {}
+    nameless = ordered and len(fixed) < ANCHORS
+    one_by_one = _one_by_one(reference, port, ours, theirs) if nameless else {}
     if one_by_one:
         alike = [[one_by_one[name] for name in names if name in one_by_one] for names in rows.values()]
         columns = {names[0]: names for names in alike if names}

@@ -64,8 +64,7 @@ def compare(
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype!r}")
     dump = as_dump(port)
-    stored = dump.dtypes
-    comparison = _Comparison(model, pixel_values, dump, find_dtype(dump, stored) if dtype == "auto" else dtype)
+    comparison = _Comparison(model, pixel_values, dump, find_dtype(dump, dump.dtypes) if dtype == "auto" else dtype)
     comparison.match(names, layout)
     comparison.preflight(port_weights, port_labels, picture, processor)
     comparison.replay()
@@ -86,7 +85,7 @@ class _Comparison:
 
     def __init__(self, model: Module, pixel_values: Array, dump: Dump, dtype: str) -> None:
         self.exact_model, self.rough_model = model.astype(np.float64), simulated(model, dtype)
-        self.name = _model_name(model)
+        self.name = type(model).__name__
         self.pixel_values = np.asarray(pixel_values)
         self.dump, self.dtype = dump, dtype
         self.findings: list[Finding] = []
@@ -400,7 +399,3 @@ def _close(a: Array, b: Array, dtype: str) -> bool:
     """Whether two values of the port are one, up to a rounding."""
     with np.errstate(all="ignore"):
         return a.shape == b.shape and bool(np.abs(a - b).max() <= 4 * DTYPES[dtype][0] * np.abs(a).max())
-
-
-def _model_name(model: Module) -> str:
-    return type(model).__name__

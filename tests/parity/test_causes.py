@@ -891,8 +891,10 @@ def test_what_changes_nothing_is_not_offered() -> None:
     assert keys("former-unscaled", f"{last}.mlp.activation").isdisjoint({"act-missing", "act-twice"})
     assert "gelu-tanh" not in keys("former-teacher", f"{last}.mlp.activation")
     assert "act-twice" not in keys("former-bare", "patch_embed.activation")
-    for model, name in (("former", ""), ("net", ""), ("former", "efficientformer.encoder"), ("swift", "swiftformer")):
+    for model, name in (("former", "efficientformer.encoder"), ("swift", "swiftformer")):
         assert not keys(model, name)  # what these hold is another value by a second name
+    for model in ("former", "net"):  # the classifier's, unless a port gives something else out
+        assert keys(model, "") == {"logits-softmax", "logits-log-softmax", "logits-sigmoid"}
     assert not keys("swift-unscaled", "") & {"logits-softmax", "logits-sigmoid"}  # of a single label
     assert not keys("swift-unscaled", "head") & {"logits-softmax", "logits-sigmoid"}
     # One row of padding above is all that the kernel's first position sees, whatever is below.

@@ -26,9 +26,10 @@ def network(request: pytest.FixtureRequest) -> Network:
 
 @pytest.mark.parametrize("dtype", REQUIRED)
 def test_every_kind_of_fault_is_found(network: Network, dtype: str) -> None:
-    """At one place each; `python -m tests.parity.suite` has more places."""
-    results = [try_one(network, dtype, fault) for fault in network.faults(1)]
-    assert len({result.fault.key for result in results}) >= 30
+    """At one place each, half of them in float16; `python -m tests.parity.suite` has all, at more places."""
+    faults = list(network.faults(1))
+    assert len({fault.key for fault in faults}) >= 30
+    results = [try_one(network, dtype, fault) for fault in faults[:: 1 if dtype == "float32" else 2]]
     seen = [result for result in results if result.identifiable]
     assert len(seen) >= 0.85 * len(results)
     located, explained = REQUIRED[dtype]
@@ -40,12 +41,12 @@ def test_every_kind_of_fault_is_found(network: Network, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", REQUIRED)
 def test_two_faults_at_once_are_both_found(network: Network, dtype: str) -> None:
-    for pair in pairs(network, 4):
+    for pair in pairs(network, 3):
         assert try_two(network, dtype, pair), pair
 
 
 def test_a_dump_of_blocks_alone_leads_to_the_block(network: Network) -> None:
-    faults = [fault for fault in network.faults(1) if network.effect(fault, "float32") > 8][::3]
+    faults = [fault for fault in network.faults(1) if network.effect(fault, "float32") > 8][::6]
     said: Counter[str] = Counter()
     for fault in faults:
         port = network.port("float32", fault)
