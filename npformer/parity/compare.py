@@ -232,9 +232,16 @@ class _Comparison:
                 if value.drift > WARN * max(floor, DTYPES[self.dtype][0]):
                     value.status = "inherited"
             span = []
-        if (final := self.program.names[-1]) in self.given and self.judged[final].value.status != "clean":
+        final = self.program.names[-1]
+        if final in self.given and self.judged[final].value.status != "clean":
             finding = check_logit_order(self.reference[final], self.given[final], self.dtype)
             self.findings += [finding] if finding else []
+        if final not in self.given and set(self.matching.how.values()) == {"aligned"} and self.matching.unmatched:
+            # After a fault numbers are no guide, so nothing may be matched there: that must not pass for equal.
+            text = (
+                f"the port's names are not ours, and {some(self.matching.unmatched)} could not be told by the numbers"
+            )
+            self.findings.append(Finding("names", f"{text}, its output among them: give names", bad=True))
         return Report(
             model=self.name, dtype=self.dtype, layout=self.laid.layout,
             values=[judged.value for judged in self.judged.values()], faults=faults, findings=self.findings,

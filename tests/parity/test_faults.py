@@ -185,3 +185,16 @@ def test_a_port_of_every_layout_and_without_names(network: Network) -> None:
     wrong = [(o, t) for o, t in wrong if not np.array_equal(port[o], anonymous[t])]
     assert not wrong
     assert report.faults[0].op == fault.at
+
+
+def test_what_cannot_be_matched_does_not_pass_for_equal(network: Network) -> None:
+    """With few values, without names, and wrong from early on, nothing after the fault can be told."""
+    fault = first(network, "act-missing")
+    port = list(network.port("float32", fault).items())
+    last = next(i for i, (name, _) in enumerate(port) if name == fault.at)
+    kept = [*port[:last:4], *port[last + 3 :: 9], port[-1]]
+    report = compare(network.model, network.pixels, {f"t{i}": value for i, (_, value) in enumerate(kept)})
+    assert not report.equal
+    clean = list(network.port("float32").items())
+    report = compare(network.model, network.pixels, {f"t{i}": value for i, (_, value) in enumerate(clean[::5])})
+    assert report.equal
