@@ -27,6 +27,7 @@ from ..models import registry
 from ..models.auto import BARE_MODELS, CLASSIFIERS, CONFIGS
 from ..models.config import PretrainedConfig
 from ..models.pretrained import PreTrainedModel
+from ..words import listed
 from .settings import (
     VARIANTS,
     Shapes,
@@ -36,7 +37,6 @@ from .settings import (
     variant_settings,
 )
 
-MOST_LISTED = 12
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # what DataParallel, torch.compile and Lightning put before every key
 TITLES = {"efficientformer": "EfficientFormer", "efficientnet": "EfficientNet", "swiftformer": "SwiftFormer"}
 PLACES = {"original": "its authors' repository", "keras": "Keras", "tensorflow": "transformers for TensorFlow"}
@@ -221,7 +221,7 @@ class _Weights:
         for variant in variants:
             candidates.setdefault(variant, self._problems({**variant_settings(variant), **free}))
         best = min(candidates, key=lambda name: (_IMPOSSIBLE in candidates[name][0], len(candidates[name])))
-        text = _listed(candidates[best], "; ") + (f" ({reason})" if reason else "")
+        text = listed(candidates[best], "; ") + (f" ({reason})" if reason else "")
         return CheckpointError(f"the keys are those of {self.model}, but they do not fit {best or 'together'}: {text}")
 
 
@@ -323,7 +323,7 @@ def _scheme(keys: list[str], source: str | None) -> tuple[str, str]:
         raise CheckpointError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
     found = _marked(keys, source)
     if not found:
-        raise CheckpointError(f"none of the keys is known: looked for {_looked_for(source)}, found {_listed(keys)}")
+        raise CheckpointError(f"none of the keys is known: looked for {_looked_for(source)}, found {listed(keys)}")
     if len(found) > 1:
         both = " and ".join(f"{_model(*scheme)} ({key})" for scheme, key in found.items())
         raise CheckpointError(f"the keys are those of several models: {both}")
@@ -343,13 +343,13 @@ def _names(plain: Mapping[str, str], source: str, family: str) -> tuple[dict[str
         refused = [key for key, text in plain.items() if re.match(pattern, text)]
         if refused:
             raise CheckpointError(
-                f"the keys are those of {_model(source, family)}, but no classifier's: {_listed(refused)} are {reason}"
+                f"the keys are those of {_model(source, family)}, but no classifier's: {listed(refused)} are {reason}"
             )
     try:
         names = known.rename([text for key, text in plain.items() if key not in dropped], family)
     except NamesError as error:
         raise CheckpointError(
-            f"most keys are those of {_model(source, family)}, but these are not: {_listed(error.keys)}"
+            f"most keys are those of {_model(source, family)}, but these are not: {listed(error.keys)}"
         ) from None
     return {key: names[text] for key, text in plain.items() if key not in dropped}, dropped
 
@@ -361,10 +361,3 @@ def _model(source: str, family: str) -> str:
 def _looked_for(source: str | None) -> str:
     chosen = {name: known for name, known in SOURCES.items() if source in (None, name)}
     return ", ".join(_model(name, family) for name, known in chosen.items() for family in known.marks)
-
-
-def _listed(items: Iterable[str], separator: str = ", ") -> str:
-    """The first dozen, and how many more there are."""
-    first = list(items)
-    more = len(first) - MOST_LISTED
-    return separator.join(first[:MOST_LISTED]) + (f"{separator}and {more} more" if more > 0 else "")

@@ -179,10 +179,7 @@ class _Comparison:
         fill(value, judgement)
         value.drift = _relative(port, self.reference[name])
         value.status = "faulty" if value.level == "fail" else "clean"
-        reason = ""
-        if not np.isfinite(judgement.error):
-            reason = "not finite"
-        return _Judged(value, judgement, reason)
+        return _Judged(value, judgement, "" if np.isfinite(judgement.error) else "not finite")
 
     def _held_instead(self, name: str) -> str | None:
         """The later value that the port has under this name, because it folds the layers between into one."""
@@ -255,7 +252,7 @@ class _Comparison:
         fault = Fault(
             value=judged.value, op=name, span=[n for n in span if not self._hands_on(n)], causes=[], worst=(),
             expected_there=np.nan, got_there=np.nan,
-            inputs=self._inputs(site), parameters=_parameters(site.module), expected=site.output, reason=judged.reason,
+            inputs=_inputs(site), parameters=_parameters(site.module), expected=site.output, reason=judged.reason,
         )  # fmt: skip
         if judged.reason == "misshapen":
             fault.got = np.asarray(self.dump[self.matching.port_names[name]])
@@ -286,6 +283,8 @@ class _Comparison:
     def _causes(self, name: str, span: list[str], port: Array) -> list[CauseFound]:
         """The catalogue's causes whose value is the port's, at the value itself or at an untested one before it."""
         found: list[CauseFound] = []
+        judgement = self.judged[name].judgement
+        limit = max(WARN, min(LENIENT, CONVINCING * judgement.ratio if judgement else LENIENT))
         trials = [{name: cause} for cause, _ in alternatives(self.exact.sites[name])]
         for trial in itertools.chain(trials, self._elsewhere(span)):
             change = {op: partial(_planted, cause) for op, cause in trial.items()}
@@ -293,14 +292,14 @@ class _Comparison:
             if exact.shape != port.shape or not _promising(port, exact, self.exact.sites[name].output):
                 continue
             ratio = judge(port, exact, self.rough.again(name, change), self.reference.layouts[name], self.dtype).ratio
-            if ratio <= max(WARN, min(LENIENT, CONVINCING * self._ratio(name))):
+            if ratio <= limit:
                 op, cause = next(iter(trial.items()))
                 places = f" (and at {len(trial) - 1} more of the values before)" if len(trial) > 1 else ""
                 found.append(CauseFound(cause.key, cause.text + places, op, ratio))
         if not found:
             found = self._descriptions(name, port)
-        for limit in (PASS, WARN):
-            found = [cause for cause in found if cause.ratio <= limit] or found
+        for enough in (PASS, WARN):
+            found = [cause for cause in found if cause.ratio <= enough] or found
         return sorted(found, key=lambda cause: cause.ratio)
 
     def _elsewhere(self, span: list[str]) -> list[dict[str, Cause]]:
@@ -332,18 +331,6 @@ class _Comparison:
             if ratio <= WARN:
                 found.append(CauseFound(cause.key, cause.text, name, ratio))
         return found
-
-    def _ratio(self, name: str) -> float:
-        judgement = self.judged[name].judgement
-        return judgement.ratio if judgement else np.inf
-
-    def _inputs(self, site: Site) -> dict[str, Array]:
-        arrays = [x for x in site.inputs if isinstance(x, np.ndarray)]
-        if arrays:
-            return {f"input{i}" if i else "input": x for i, x in enumerate(arrays)}
-        inside = f"{site.owner}."
-        names = [n for n in site.used if n.startswith((inside, f"{site.owner}:"))]
-        return {n.removeprefix(site.owner).lstrip(".:"): site.used[n] for n in names[-4:]}
 
     def _suggestions(self, faults: Iterable[Fault]) -> list[str]:
         """What to dump next: where causes were found, then the middle of each faulty span, then of its halves."""
@@ -379,6 +366,16 @@ def _promising(port: Array, alternative: Array, ours: Array) -> bool:
         return bool(rms(p - alternative) < 0.7 * rms(p - ours)) or bool(
             np.abs(p - alternative).max() < 0.7 * np.abs(p - ours).max()
         )
+
+
+def _inputs(site: Site) -> dict[str, Array]:
+    """What an op is made from: its arguments, or of an inner value the last few values of its module."""
+    arrays = [x for x in site.inputs if isinstance(x, np.ndarray)]
+    if arrays:
+        return {f"input{i}" if i else "input": x for i, x in enumerate(arrays)}
+    inside = f"{site.owner}."
+    names = [n for n in site.used if n.startswith((inside, f"{site.owner}:"))]
+    return {n.removeprefix(site.owner).lstrip(".:"): site.used[n] for n in names[-4:]}
 
 
 def _parameters(module: Module) -> dict[str, Array]:

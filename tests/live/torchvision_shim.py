@@ -12,9 +12,9 @@ import importlib
 import sys
 from types import ModuleType
 
-import torch
+from torch import library
 
-_OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # what it declares is gone when it is collected
+_OPERATORS = library.Library("torchvision", "FRAGMENT")  # what it declares is gone when it is collected
 
 
 def load() -> ModuleType:

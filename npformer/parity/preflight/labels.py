@@ -15,9 +15,9 @@ from ...assets.imagenet import class_names
 from ...convert.pipeline import read_labels
 from ...nn import Module
 from ...picture import Array
+from ...words import listed
 from ..noise import DTYPES
 from ..report import Finding
-from .words import listed
 
 SYNSET = re.compile(r"n\d{8}")
 SHOWN = 4  # places at which two lists differ

@@ -11,12 +11,12 @@ import numpy as np
 
 from ...nn import Module
 from ...picture import Array
+from ...words import listed
 from ..noise import DTYPES
 from ..report import Finding
 from .folding import TWO_HEADS, Folded, Neighbours, fold, foldings, neighbours, solve_eps
 from .relating import Tolerance, change, close, layout_name, layouts, reshapes
 from .renaming import rename
-from .words import listed
 
 FOLDED = 6.0  # units of rounding: a folded weight comes of a few operations
 USUAL_EPS = (1e-3, 1e-5, 1e-6, 1e-12, 0.0)
