@@ -3,6 +3,8 @@
 from typing import Any
 
 from . import ops
+from .fast.threads import get_num_threads, set_num_threads
+from .fuse import fuse
 from .image import EfficientFormerImageProcessor, EfficientNetImageProcessor, ViTImageProcessor
 from .models.auto import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from .models.efficientformer import (
@@ -41,11 +43,14 @@ __all__ = [
     "Trace",
     "ViTImageProcessor",
     "compare",
+    "fuse",
     "get_model",
+    "get_num_threads",
     "list_models",
     "load_image",
     "ops",
     "record",
+    "set_num_threads",
     "watch",
 ]
 

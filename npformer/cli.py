@@ -16,6 +16,7 @@ from . import __version__, ops
 from .assets import DEFAULT_MODEL, is_hub_name, model_directory, sample_pictures
 from .assets.imagenet import class_names
 from .checkpoint import read_json
+from .fuse import fuse
 from .image import BaseImageProcessor
 from .models.auto import AutoImageProcessor
 from .models.pretrained import PreTrainedModel
@@ -57,12 +58,13 @@ def classify(args: argparse.Namespace) -> None:
     labels = class_names([name for _, name in sorted(model.config.id2label.items())])
     if not 1 <= args.top <= len(labels):
         raise ValueError(f"--top must lie between 1 and {len(labels)}, the number of labels, got {args.top}")
+    fused = fuse(model)
     results = []
     for start in range(0, len(pictures), BATCH):
         batch = pictures[start : start + BATCH]
         begun = time.perf_counter()
         pixel_values = processor([load_image(path) for path in batch], return_tensors="np")["pixel_values"]
-        probs = ops.softmax(model(pixel_values).logits)
+        probs = ops.softmax(fused(pixel_values).logits)
         milliseconds = (time.perf_counter() - begun) * 1000 / len(batch)
         for path, row in zip(batch, probs, strict=True):
             best = np.argsort(-row, kind="stable")[: args.top]
@@ -166,6 +168,13 @@ def parity(args: argparse.Namespace) -> int:
     from .parity import command  # here alone: most commands need none of it
 
     return command.run(args)
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Time models, against PyTorch and ONNX Runtime where asked."""
+    from .bench import command  # here alone: most commands need none of it
+
+    command.run(args)
 
 
 def load_model(
@@ -315,4 +324,30 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--repro", metavar="FILE", help="write the first faulty op alone as .npz")
     command.add_argument("--all", action="store_true", help="print every value and every fault in full")
     command.set_defaults(run=parity)
+
+    command = commands.add_parser(
+        "bench",
+        help="time models, and show where the time goes",
+        description="Time fused models, each contestant in a process of its own and in turn with the others. Variants "
+        "get random weights.",
+    )
+    command.add_argument(
+        "models", nargs="*", metavar="MODEL", help=f"{names} (default: all variants, EfficientNet's up to B4)"
+    )
+    command.add_argument("--batch", metavar="N,N", help="pictures per forward pass (default: 1,8)")
+    command.add_argument("--against", metavar="NAME,NAME", help="rivals, if installed: torch, onnxruntime")
+    command.add_argument("--unfused", action="store_true", help="time the model as it reads, too")
+    command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of everyone (default: %(default)s)")
+    command.add_argument(
+        "--seconds", type=float, default=2.0, metavar="S", help="to time each in each round (default: %(default)s)"
+    )
+    command.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels (default: the model's)")
+    command.add_argument("--threads", type=int, metavar="N", help="for everyone (default: what NumPy's BLAS may use)")
+    command.add_argument("--breakdown", action="store_true", help="show where the time goes for several models, too")
+    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    command.add_argument("--plot", metavar="FILE", help="draw where the time goes: .png, .svg or .pdf")
+    command.add_argument(
+        "--scaling", metavar="FILE", help="instead measure and draw how cost grows with pictures and with tokens"
+    )
+    command.set_defaults(run=bench)
     return parser

@@ -48,6 +48,11 @@ def watch(model: Module, observer: Observer) -> Iterator[None]:
         _WATCH.reset(token)
 
 
+def is_watched() -> bool:
+    """Whether any observer is active in this thread or task."""
+    return bool(_WATCH.get())
+
+
 class Module:
     """Base class of all layers and models.
 

@@ -30,7 +30,11 @@ class Row:
 
 
 def summarize(model: PreTrainedModel, height: int, width: int) -> list[Row]:
-    """Run the model once on a black picture of that size (batch 1) and list its modules, parents first."""
+    """Run the model once on a black picture of that size (batch 1) and list its modules, parents first.
+
+    Raises ValueError for a fused model, or a size that does not fit.
+    """
+    model.refuse_fused("a summary")
     shapes: dict[str, tuple[int, ...]] = {}
     own: dict[str, int] = {}
 

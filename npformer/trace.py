@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,15 @@ def record(model: Module, pixel_values: np.ndarray, **options: Any) -> Trace:
     """Run `model(pixel_values, **options)` once and keep every named value it computes.
 
     Memory: all intermediate values at once, about 90 MB for EfficientFormer-L1 on one picture in float32.
+
+    Warns about a fused model (`npformer.fuse`), of which only blocks, stages and outputs are recorded.
     """
+    if getattr(model, "is_fused", False):
+        warnings.warn(
+            "the model is fused: its blocks, stages and outputs are recorded by their names, but the layers inside a "
+            "block are not computed one by one; record the model it was fused from to see them",
+            stacklevel=2,
+        )
     calls: dict[str, list[np.ndarray]] = {}
     order: list[tuple[str, int]] = []
     layouts: dict[str, str] = {}

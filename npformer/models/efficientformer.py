@@ -412,14 +412,18 @@ class EfficientFormerEncoder(Module):
         self.intermediate_stages = ModuleList(stages)
         self.last_stage = EfficientFormerLastStage(config)
 
-    def forward(self, x: Array) -> tuple[Array, Arrays, Arrays]:
-        """Returns the tokens, the hidden states (the input, then the result of every step), and the attentions."""
-        hidden_states: Arrays = (x,)
+    def forward(self, x: Array, output_hidden_states: bool = True) -> tuple[Array, Arrays | None, Arrays]:
+        """Returns the tokens, where asked for the hidden states, and the attentions.
+
+        Hidden states are the input, then the result of every stage and downsampling.
+        """
+        hidden_states: Arrays | None = (x,) if output_hidden_states else None
         for stage in self.intermediate_stages:
             x = stage(x)
-            hidden_states += (x,)
+            if hidden_states is not None:
+                hidden_states += (x,)
         x, attentions = self.last_stage(x)
-        return x, (*hidden_states, x), attentions
+        return x, None if hidden_states is None else (*hidden_states, x), attentions
 
 
 def token_grid(config: EfficientFormerConfig, height: int, width: int) -> tuple[int, int]:
@@ -484,10 +488,11 @@ class EfficientFormerModel(PreTrainedModel):
         config = self.config
         pixel_values = self.check_pixel_values(pixel_values)
         self._check_grid(*pixel_values.shape[2:])
-        x, hidden_states, attentions = self.encoder(self.patch_embed(pixel_values))
+        wanted = chosen(output_hidden_states, config.output_hidden_states)
+        x, hidden_states, attentions = self.encoder(self.patch_embed(pixel_values), wanted)
         output = BaseModelOutputWithPooling(
             last_hidden_state=self.layernorm(x),
-            hidden_states=hidden_states if chosen(output_hidden_states, config.output_hidden_states) else None,
+            hidden_states=hidden_states,
             attentions=attentions if chosen(output_attentions, config.output_attentions) else None,
         )
         return self.as_asked(output, return_dict)

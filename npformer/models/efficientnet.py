@@ -429,12 +429,13 @@ class EfficientNetEncoder(Module):
         self.top_bn = BatchNorm2d(config.hidden_dim, config.batch_norm_eps)
         self.top_activation = Activation(config.hidden_act)
 
-    def forward(self, x: Array) -> BaseModelOutputWithNoAttention:
-        """Returns the last map, and the hidden states: the input, then every block's result."""
-        hidden_states: Arrays = (x,)
+    def forward(self, x: Array, output_hidden_states: bool = True) -> BaseModelOutputWithNoAttention:
+        """Returns the last map, and where asked for the hidden states: the input, then every block's result."""
+        hidden_states: Arrays | None = (x,) if output_hidden_states else None
         for block in self.blocks:
             x = block(x)
-            hidden_states += (x,)
+            if hidden_states is not None:
+                hidden_states += (x,)
         x = self.top_activation(self.top_bn(self.top_conv(x)))
         return BaseModelOutputWithNoAttention(last_hidden_state=x, hidden_states=hidden_states)
 
@@ -473,23 +474,25 @@ class EfficientNetModel(PreTrainedModel):
         """
         pixel_values = self.check_pixel_values(pixel_values)
         self._check_size(*pixel_values.shape[2:])
-        encoded = self.encoder(self.embeddings(pixel_values))
+        wanted = chosen(output_hidden_states, self.config.output_hidden_states)
+        encoded = self.encoder(self.embeddings(pixel_values), wanted)
         output = BaseModelOutputWithPoolingAndNoAttention(
             last_hidden_state=encoded.last_hidden_state,
             pooler_output=self.pooler(encoded.last_hidden_state)[:, :, 0, 0],  # (B, D, 1, 1) -> (B, D)
-            hidden_states=(
-                encoded.hidden_states if chosen(output_hidden_states, self.config.output_hidden_states) else None
-            ),
+            hidden_states=encoded.hidden_states,
         )
         return self.as_asked(output, return_dict)
 
     def _check_size(self, height: int, width: int) -> None:
         """Refuse a picture that shrinks to nothing on the way. Raises ValueError."""
-        layers = [module for _, module in self.named_modules() if isinstance(module, EfficientNetDepthwiseLayer)]
-        strided = [layer.depthwise_conv_pad for layer in layers if layer.stride == 2]
-        size = height, width
+        config, size = self.config, (height, width)
+        strided = [
+            EfficientNetPadding(config.padding, shape.kernel_size, shape.number in config.depthwise_padding)
+            for shape in block_shapes(config)
+            if shape.stride == 2
+        ]
         with naming_the_picture(height, width):
-            for padding in (self.embeddings.padding, *strided):
+            for padding in (EfficientNetPadding(config.padding, kernel_size=3), *strided):  # the stem, then blocks
                 kernel = padding.kernel_size, padding.kernel_size
                 size = output_sizes(size, kernel, (2, 2), padding.pads(*size), (1, 1))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -126,3 +126,25 @@ class ImageClassifierOutputWithNoAttention(ModelOutput):
     loss: np.ndarray | None = None
     logits: np.ndarray | None = None
     hidden_states: Arrays | None = None
+
+
+def concatenate(parts: list[Any]) -> Any:
+    """What a model returned for the parts of a batch, put together along axis 0: arrays, tuples or outputs of them."""
+    return parts[0] if len(parts) == 1 else _each_array(np.concatenate, parts)
+
+
+def none_of(output: Any) -> Any:
+    """What a model would have returned for no picture at all, from what it returned for some."""
+    return _each_array(lambda arrays: arrays[0][:0], [output])
+
+
+def _each_array(function: Callable[[list[np.ndarray]], np.ndarray], outputs: list[Any]) -> Any:
+    first = outputs[0]
+    if first is None:
+        return None
+    if isinstance(first, tuple):
+        return tuple(_each_array(function, list(values)) for values in zip(*outputs, strict=True))
+    if isinstance(first, ModelOutput):
+        names = [field.name for field in fields(first)]  # type: ignore[arg-type]
+        return type(first)(**{name: _each_array(function, [getattr(o, name) for o in outputs]) for name in names})
+    return function(outputs)

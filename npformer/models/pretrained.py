@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,10 +15,11 @@ from .. import ops
 from ..assets import model_directory
 from ..checkpoint import read_checkpoint, write_checkpoint, write_text
 from ..checkpoint.safetensors_file import INDEX_NAME, WEIGHTS_NAME
-from ..nn import Conv2d, Identity, Linear, Module
+from ..fast.threads import get_num_threads, run, sharing
+from ..nn import Conv2d, Identity, Linear, Module, is_watched
 from ..ops import Array
 from .config import CONFIG_NAME, PretrainedConfig, is_whole, read_config, require, to_json
-from .outputs import Arrays, ModelOutput
+from .outputs import Arrays, ModelOutput, concatenate, none_of
 from .timm_config import is_timm_config
 
 
@@ -32,12 +34,45 @@ class PreTrainedModel(Module):
     base_model_prefix: ClassVar[str]
     heads_left_out: ClassVar[tuple[str, ...]] = ()
     config: Any
+    pictures_at_once: int | None = None  # on one thread; `fuse` sets it, so that memory does not grow with the batch
+
+    def __call__(self, pixel_values: Array | None = None, *inputs: Any, **options: Any) -> Any:
+        """Run `forward`. A fused model shares out its work to threads: the pictures of a batch, or parts of one."""
+        call = super().__call__
+        if not self.is_fused:
+            return call(pixel_values, *inputs, **options)
+        pixel_values = self.check_pixel_values(pixel_values)
+        if self.pictures_at_once is None or is_watched() or len(pixel_values) == 1:
+            with sharing():  # the blocks of one picture are cut in pieces
+                return call(pixel_values, *inputs, **options)
+        if not len(pixel_values):  # nothing to share out
+            return none_of(call(np.zeros((1, *pixel_values.shape[1:]), pixel_values.dtype), *inputs, **options))
+        step = min(self.pictures_at_once, -(-len(pixel_values) // get_num_threads()))
+        starts = range(0, len(pixel_values), step)
+        results: list[Any] = [None] * len(starts)
+
+        def part(number: int, some: Array) -> None:
+            results[number] = call(some, *inputs, **options)
+
+        with sharing():
+            run([partial(part, number, pixel_values[start : start + step]) for number, start in enumerate(starts)])
+        return concatenate(results)
 
     def __init__(self, config: PretrainedConfig) -> None:
         if not isinstance(config, self.config_class):
             raise TypeError(f"config must be {self.config_class.__name__}, got {type(config).__name__}")
         config.validate()
         self.config = config
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether `npformer.fuse` made this model: fast, and without the layers that were folded."""
+        return getattr(self, self.base_model_prefix, self).pictures_at_once is not None
+
+    def refuse_fused(self, doing: str) -> None:
+        """Raise ValueError where what is to be done needs every layer."""
+        if self.is_fused:
+            raise ValueError(f"{doing} needs every layer, and model is fused; give the model it was fused from")
 
     def init_weights(self, seed: int | None = None) -> None:
         """Draw convolution and linear weights from a normal distribution of deviation `config.initializer_range`.
@@ -121,6 +156,7 @@ class PreTrainedModel(Module):
 
         Raises OSError where they cannot be written, ValueError, or TypeError for a config that JSON cannot hold.
         """
+        self.refuse_fused("saving")
         directory = Path(directory)
         require(is_whole(max_shard_size, 1), "max_shard_size", max_shard_size, "a whole number of bytes")
         settings = {**self.config.to_dict(), "architectures": [type(self).__name__], "torch_dtype": str(self.dtype)}

@@ -88,6 +88,7 @@ def get_model(
     *,
     seed: int | None = None,
     dtype: Any = None,
+    fused: bool = False,
     **overrides: Any,
 ) -> PreTrainedModel:
     """Build a classifier by name: a variant, a shipped model, another library's name for a variant, or a directory.
@@ -96,11 +97,16 @@ def get_model(
     directory, or of a repository on the hub ("google/efficientnet-b0"), or is itself a directory or repository to take
     them from. npformer ships no weights of the published variants.
     `overrides` change settings of the config, such as `num_labels` (1000 for a variant) or `image_size`; `dtype` is
-    float32 unless given. timm's names come with timm's settings: "efficientnet_b0" pads symmetrically.
+    float32 unless given. `fused` makes the model fast and hides the layers inside its blocks (`npformer.fuse`). timm's
+    names come with timm's settings: "efficientnet_b0" pads symmetrically.
 
     Raises ValueError for an unknown name, naming the nearest, or for weights that are not there; TypeError for an
     override that is no setting.
     """
+    if fused:
+        from ..fuse import fuse  # which imports the models
+
+        return fuse(get_model(name, pretrained, seed=seed, dtype=dtype, **overrides))
     if pretrained is not False:
         found = None if is_hub_name(name) else find_variant(name)
         if pretrained is True and found:

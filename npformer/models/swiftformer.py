@@ -312,12 +312,16 @@ class SwiftFormerEncoder(Module):
             network.append(SwiftFormerStage(config, stage))
         self.network = ModuleList(network)
 
-    def forward(self, x: Array) -> BaseModelOutputWithNoAttention:
-        """Returns the last map, and the hidden states: the input, then every stage's and downsampling's result."""
-        hidden_states: Arrays = (x,)
+    def forward(self, x: Array, output_hidden_states: bool = True) -> BaseModelOutputWithNoAttention:
+        """Returns the last map, and where asked for the hidden states: the input, then every step's result.
+
+        Steps are the stages and the downsamplings between them.
+        """
+        hidden_states: Arrays | None = (x,) if output_hidden_states else None
         for step in self.network:
             x = step(x)
-            hidden_states += (x,)
+            if hidden_states is not None:
+                hidden_states += (x,)
         return BaseModelOutputWithNoAttention(last_hidden_state=x, hidden_states=hidden_states)
 
 
@@ -364,12 +368,11 @@ class SwiftFormerModel(SwiftFormerPreTrainedModel):
         """
         pixel_values = self.check_pixel_values(pixel_values)
         self._check_size(*pixel_values.shape[2:])
-        encoded = self.encoder(self.patch_embed(pixel_values))
+        wanted = chosen(output_hidden_states, self.config.output_hidden_states)
+        encoded = self.encoder(self.patch_embed(pixel_values), wanted)
         output = BaseModelOutputWithNoAttention(
             last_hidden_state=encoded.last_hidden_state,
-            hidden_states=(
-                encoded.hidden_states if chosen(output_hidden_states, self.config.output_hidden_states) else None
-            ),
+            hidden_states=encoded.hidden_states,
         )
         return self.as_asked(output, return_dict)
 

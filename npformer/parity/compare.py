@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..models.pretrained import PreTrainedModel
 from ..nn import Module
 from ..ops import Array
 from ..trace import Trace, record
@@ -61,6 +62,8 @@ def compare(
     Raises ValueError, TypeError or FileNotFoundError for what cannot be compared.
     """
     started = time.perf_counter()
+    if isinstance(model, PreTrainedModel):
+        model.refuse_fused("a comparison")
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype!r}")
     dump = as_dump(port)

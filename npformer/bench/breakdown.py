@@ -1,0 +1,49 @@
+"""Where a fused model's time goes, by kind of operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+REST = "Python and waiting"  # what no operation accounts for: the interpreter, and threads with nothing to do
+MEASURING = 0.05  # of a thread: what clocks may be off by
+
+
+@dataclass
+class Part:
+    """One kind of operation in one forward pass.
+
+    milliseconds: the time all threads spend on it, over the number of them, so that parts add up to the whole.
+    share: of the whole, 0 to 1. gflops, gbytes: floating-point operations, and bytes read and written, in 1e9 per
+    second of that time; 0 where they are not counted.
+    """
+
+    kind: str
+    milliseconds: float
+    share: float
+    gflops: float
+    gbytes: float
+
+
+def break_down(profiles: Sequence[dict[str, Any]], threads: int) -> list[Part]:
+    """The parts of a forward pass, largest first and the rest last, from what workers found (`profile_runs`).
+
+    How many of the `threads` took part (one picture is not shared out) shows in the time that they spent together.
+    """
+    runs, elapsed = sum(p["runs"] for p in profiles), sum(p["seconds"] for p in profiles)
+    totals: dict[str, list[float]] = {}
+    for profile in profiles:
+        for kind, counts in profile["kinds"].items():
+            totals[kind] = [sum(pair) for pair in zip(totals.get(kind, (0, 0, 0)), counts, strict=True)]
+    together = sum(spent for spent, _, _ in totals.values())
+    busy = min(threads, max(1, math.ceil(together / elapsed - MEASURING)))
+    parts = []
+    for kind, (spent, flops, moved) in totals.items():
+        seconds = spent / busy
+        rates = (flops / seconds / 1e9, moved / seconds / 1e9) if seconds else (0.0, 0.0)
+        parts.append(Part(kind, 1000 * seconds / runs, seconds / elapsed, *rates))
+    parts.sort(key=lambda part: -part.milliseconds)
+    rest = max(0.0, elapsed - together / busy)
+    return [*parts, Part(REST, 1000 * rest / runs, rest / elapsed, 0.0, 0.0)]

@@ -1,0 +1,144 @@
+"""All contestants on one model and batch, in turn, again and again; ratios are taken within a round.
+
+Machines drift: other work, heat, frequency. What ran side by side drifted together, so the ratio of two contestants is
+the median of the rounds' ratios and not the ratio of two medians.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import process
+from .breakdown import Part, break_down
+from .contestants import ONNXRUNTIME, OURS
+from .subject import Subject
+from .worker import Job
+
+TOLERANCE = 1e-3  # of the largest logit: more than any rounding, less than any other network
+
+
+@dataclass
+class Timing:
+    """One contestant: the milliseconds of every run, by round, and its largest peak memory in megabytes."""
+
+    rounds: list[list[float]] = field(default_factory=list)
+    peak_mb: float | None = None
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """Take in what a worker found in one round."""
+        self.rounds.append(answer["milliseconds"])
+        self.peak_mb = max(filter(None, (self.peak_mb, answer["peak_mb"])), default=None)
+
+    @property
+    def medians(self) -> list[float]:
+        """The median of each round, in milliseconds."""
+        return [float(np.median(runs)) for runs in self.rounds]
+
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """The lower quartile, median and upper quartile of all runs, in milliseconds."""
+        low, middle, high = np.percentile(np.concatenate(self.rounds), [25, 50, 75])
+        return float(low), float(middle), float(high)
+
+    @property
+    def median(self) -> float:
+        """The median of all runs, in milliseconds."""
+        return self.quartiles[1]
+
+
+@dataclass
+class Ratio:
+    """Our time over a rival's, round by round: below 1 we are faster."""
+
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        """The median of the rounds."""
+        return float(np.median(self.rounds))
+
+
+@dataclass
+class Result:
+    """One model and batch: who took how long, and where our time went."""
+
+    model: str
+    batch: int
+    size: int
+    timings: dict[str, Timing]
+    parts: list[Part]
+
+    def ratio(self, rival: str) -> Ratio:
+        """Ours over the rival's."""
+        pairs = zip(self.timings[OURS].medians, self.timings[rival].medians, strict=True)
+        return Ratio([ours / theirs for ours, theirs in pairs])
+
+
+@dataclass
+class Means:
+    """The geometric mean of the median ratios of several models at one batch."""
+
+    rival: str
+    batch: int
+    models: int
+    ratio: float
+
+
+@dataclass
+class Rules:
+    """How to measure: rounds, threads for everyone, and seconds to time each contestant for in each round."""
+
+    rounds: int
+    threads: int
+    seconds: float
+
+
+def measure(subject: Subject, batch: int, contestants: Sequence[str], rules: Rules, folder: Path) -> Result:
+    """Time all contestants in turn; ours is the first of them. `folder` takes files that are needed on the way.
+
+    Raises ValueError where logits differ, so that not the same thing is timed; ChildProcessError where one fails.
+    """
+    shape = (batch, subject.channels, subject.size, subject.size)
+    timings = {contestant: Timing() for contestant in contestants}
+    profiles, logits = [], {contestant: folder / f"{contestant}.npy" for contestant in contestants}
+    models = dict.fromkeys(contestants, str(subject.directory))
+    if ONNXRUNTIME in contestants:
+        models[ONNXRUNTIME] = str(folder / "model.onnx")
+        request = {"directory": str(subject.directory), "shape": shape, "path": models[ONNXRUNTIME]}
+        process.ask("transformers_model", request, rules.threads, f"the ONNX export of {subject.name}")
+    for number in range(rules.rounds):
+        for contestant in contestants:
+            wanted = None if number else str(logits[contestant])
+            job = Job(contestant, models[contestant], shape, rules.threads, rules.seconds, wanted)
+            answer = job.run(subject.name)
+            timings[contestant].add(answer)
+            profiles += [answer["profile"]] if contestant == OURS else []
+            if not number:
+                _check_logits(contestant, subject.name, np.load(logits[contestant]), np.load(logits[OURS]))
+    return Result(subject.name, batch, subject.size, timings, break_down(profiles, rules.threads))
+
+
+def _check_logits(contestant: str, model: str, theirs: np.ndarray, ours: np.ndarray) -> None:
+    """Raise ValueError unless two contestants gave the same answer."""
+    difference = float(np.abs(theirs - ours).max() / np.abs(ours).max())
+    if not difference <= TOLERANCE:  # NaN is no small difference either
+        raise ValueError(
+            f"logits of {model} must be the same in {OURS} and {contestant} to be timed against each other, but they "
+            f"differ by {difference:.2g} of the largest, more than {TOLERANCE:g}"
+        )
+
+
+def geometric_means(results: Sequence[Result]) -> list[Means]:
+    """How much of each rival's time we take, over all models, batch by batch."""
+    means = []
+    for rival in [name for name in results[0].timings if name != OURS]:
+        for batch in sorted({result.batch for result in results}):
+            ratios = [result.ratio(rival).median for result in results if result.batch == batch]
+            means.append(Means(rival, batch, len(ratios), math.exp(float(np.log(ratios).mean()))))
+    return means

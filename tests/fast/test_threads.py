@@ -1,0 +1,204 @@
+"""Threads, scratch memory, and the stopwatch."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+
+import npformer
+from npformer.fast import threads
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    yield
+    npformer.set_num_threads(None)
+
+
+def test_every_task_is_done_once_whatever_the_number_of_threads():
+    for n in (1, 2, 5):
+        npformer.set_num_threads(n)
+        assert npformer.get_num_threads() == n
+        done = []
+        with threads.sharing():
+            assert threads.parts() == n
+            threads.run([partial(done.append, i) for i in range(50)])
+        assert sorted(done) == list(range(50))
+        assert threads.parts() == 1
+
+
+def test_tasks_run_side_by_side():
+    npformer.set_num_threads(3)
+    together = threading.Barrier(3, timeout=20)
+    with threads.sharing():
+        threads.run([together.wait] * 3)  # would break if fewer than three ran at once
+
+
+def test_outside_of_sharing_and_inside_a_task_tasks_run_on_the_thread_that_asks():
+    npformer.set_num_threads(3)
+    seen = []
+    threads.run([lambda: seen.append(threading.get_ident())] * 9)
+    assert set(seen) == {threading.get_ident()}
+
+    def outer():
+        inner = []
+        assert threads.parts() == 1
+        threads.run([lambda: inner.append(threading.get_ident())] * 9)
+        seen.append(set(inner) == {threading.get_ident()})
+
+    seen.clear()
+    with threads.sharing():
+        threads.run([outer] * 6)
+    assert seen == [True] * 6
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_an_error_of_a_task_is_raised_after_all_have_stopped(n):
+    npformer.set_num_threads(n)
+    running = []
+
+    def fail():
+        raise ArithmeticError("of a task")
+
+    def work():
+        running.append(1)
+        time.sleep(0.05)
+        running.pop()
+
+    for tasks in ([fail, work, work], [work, fail, work]):
+        with pytest.raises(ArithmeticError, match="of a task"), threads.sharing():
+            threads.run(tasks)
+        assert not running
+        assert threads.parts() == 1
+
+
+def test_blas_is_held_to_one_thread_and_released():
+    if not threads._blas.known:
+        pytest.skip("NumPy's BLAS is not OpenBLAS here")
+    before = threads._blas._get()
+    npformer.set_num_threads(2)
+    seen = []
+    with threads.sharing():
+        threads.run([lambda: seen.append(threads._blas._get())] * 4)
+    assert seen == [1] * 4
+    assert threads._blas._get() == before
+    with pytest.raises(ZeroDivisionError), threads.sharing():
+        threads.run([lambda: 1 / 0, lambda: None])
+    assert threads._blas._get() == before
+
+
+def test_many_callers_at_once_get_all_their_tasks_done():
+    npformer.set_num_threads(2)
+    counts = [0] * 8
+
+    def call(i):
+        for _ in range(20):
+            done = []
+            with threads.sharing():
+                threads.run([partial(done.append, j) for j in range(5)])
+            counts[i] += len(done)
+
+    callers = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert counts == [100] * 8
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_fewer_than_one_thread_is_refused(n):
+    with pytest.raises(ValueError, match=f"n must be at least 1, got {n}"):
+        npformer.set_num_threads(n)
+
+
+@pytest.mark.parametrize("n", [1.0, "2", True])
+def test_what_is_no_whole_number_of_threads_is_refused(n):
+    with pytest.raises(TypeError, match="n must be a whole number of threads or None"):
+        npformer.set_num_threads(n)
+
+
+@pytest.mark.parametrize("name", ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"])
+def test_the_limits_of_the_environment_are_honoured(name):
+    if not threads._blas.known or (os.cpu_count() or 1) < 2:
+        pytest.skip("needs NumPy's OpenBLAS and two cores")
+    clean = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    code = "import npformer; print(npformer.get_num_threads())"
+    for limit in (1, 2):
+        run = subprocess.run(
+            [sys.executable, "-c", code], env={**clean, name: str(limit)}, capture_output=True, text=True, check=True
+        )
+        assert int(run.stdout) == limit
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_makes_threads_of_its_own():
+    npformer.set_num_threads(2)
+    with threads.sharing():
+        threads.run([lambda: None] * 4)  # the parent has its helpers now
+    pid = os.fork()
+    if pid == 0:
+        together = threading.Barrier(2, timeout=10)
+        try:
+            with threads.sharing():
+                threads.run([together.wait] * 2)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_memory_of_results_is_taken_again_only_when_nobody_refers_to_it():
+    first = threads.fresh((3, 1000), np.float32)
+    address = first.ctypes.data
+    first[...] = 1
+    view = first[1:]
+    del first
+    second = threads.fresh((3, 1000), np.float32)
+    second[...] = 2
+    assert second.ctypes.data != address
+    assert (view == 1).all()
+    del view
+    assert threads.fresh((3, 1000), np.float32).ctypes.data == address
+    kept = [threads.fresh((50, number), np.float64) for number in range(1, 100)]
+    for number, array in enumerate(kept):
+        array[...] = number
+    assert all((array == number).all() for number, array in enumerate(kept))
+    assert all(array.ctypes.data % 64 == 0 for array in kept)
+
+
+def test_scratch_is_kept_by_name_dtype_and_thread():
+    first = threads.scratch("a test", (3, 4), np.float32)
+    assert not first.any()
+    first[...] = 7
+    assert threads.scratch("a test", (2, 5), np.float32).base is not None
+    assert (threads.scratch("a test", (3, 4), np.float32) == 7).all()
+    assert not threads.scratch("a test", (3, 4), np.float64).any()
+    assert not threads.scratch("another", (3, 4), np.float32).any()
+    assert threads.scratch("a test", (3, 4), np.float32).ctypes.data % 64 == 0
+    elsewhere = []
+    other = threading.Thread(target=lambda: elsewhere.append(threads.scratch("a test", (3, 4), np.float32).copy()))
+    other.start()
+    other.join()
+    assert not elsewhere[0].any()
+
+
+def test_a_profile_counts_time_operations_and_bytes_of_every_thread():
+    npformer.set_num_threads(2)
+
+    def work():
+        time.sleep(0.01)
+        threads.lap("sleep", 10, 100)
+
+    work()  # outside of a profile nothing is counted
+    with threads.profile() as profile, threads.sharing():
+        threads.run([work] * 4)
+    assert 0.04 <= profile.seconds["sleep"] < 1
+    assert profile.flops["sleep"] == 40
+    assert profile.bytes["sleep"] == 400
