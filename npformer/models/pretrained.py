@@ -42,11 +42,11 @@ class PreTrainedModel(Module):
         if not self.is_fused:
             return call(pixel_values, *inputs, **options)
         pixel_values = self.check_pixel_values(pixel_values)
+        if self.pictures_at_once is not None and not len(pixel_values):  # nothing to share out
+            return none_of(call(np.zeros((1, *pixel_values.shape[1:]), self.dtype), *inputs, **options))
         if self.pictures_at_once is None or is_watched() or len(pixel_values) == 1:
             with sharing():  # the blocks of one picture are cut in pieces
                 return call(pixel_values, *inputs, **options)
-        if not len(pixel_values):  # nothing to share out
-            return none_of(call(np.zeros((1, *pixel_values.shape[1:]), pixel_values.dtype), *inputs, **options))
         step = min(self.pictures_at_once, -(-len(pixel_values) // get_num_threads()))
         starts = range(0, len(pixel_values), step)
         results: list[Any] = [None] * len(starts)
