@@ -111,14 +111,15 @@ class _BusyGate(_Gate):
 
     def wait(self) -> None:
         """Spin until the gate is opened, and close it again."""
-        _SPIN.pthread_spin_lock(self._spin)  # ctypes gives Python's lock away for as long as a C function runs
+        _SPIN.pthread_spin_lock(self._spin)  # a CDLL gives Python's lock away for as long as the function runs
 
     def open(self) -> None:
         """Let one thread through."""
-        _SPIN.pthread_spin_unlock(self._spin)
+        _SHORT.pthread_spin_unlock(self._spin)  # a PyDLL keeps it: this is done at once
 
 
 _SPIN: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+_SHORT: Any = ctypes.PyDLL(None) if sys.platform == "linux" else None
 
 
 class _Helper:
@@ -286,20 +287,26 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def fresh(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Memory for a result, like `np.empty`, but memory that nobody refers to any more is taken again.
 
-    The system would fetch and clear new pages for every map. Whether a piece is free its reference count tells: one
-    from the list, one from `piece`, one for the question.
+    The system would fetch and clear new pages for every map. Reference counts tell which pieces are free.
     """
     pieces: list[np.ndarray] = _local.__dict__.setdefault("pieces", [])
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    free = [piece for piece in pieces if sys.getrefcount(piece) == 3]
-    fitting = [piece for piece in free if size + 64 <= piece.size <= 2 * size + 65536]
+    free = {number for number, count in enumerate(_reference_counts(pieces)) if count == _UNSHARED}
+    fitting = [number for number in free if size + 64 <= pieces[number].size <= 2 * size + 65536]
     if fitting:
-        piece = min(fitting, key=len)
+        piece = pieces[min(fitting, key=lambda number: pieces[number].size)]
     else:
-        if len(pieces) >= MOST_PIECES:
-            pieces[:] = [piece for piece in pieces if not any(piece is other for other in free)]
+        if len(pieces) >= MOST_PIECES:  # forget what is free, and the oldest: it lives on with whoever refers to it
+            pieces[:] = [piece for number, piece in enumerate(pieces) if number not in free][-MOST_PIECES // 2 :]
         pieces.append(piece := np.empty(size + 64, np.uint8))
     return _from_cache_line(piece, size).view(dtype).reshape(shape)
+
+
+def _reference_counts(pieces: list[np.ndarray]) -> list[int]:
+    return [sys.getrefcount(piece) for piece in pieces]
+
+
+_UNSHARED = _reference_counts([np.empty(0)])[0]  # that of a piece which only its list refers to
 
 
 def _aligned(size: int) -> np.ndarray:
