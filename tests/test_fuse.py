@@ -250,18 +250,19 @@ def test_results_of_earlier_calls_are_never_overwritten():
         assert all(np.array_equal(a, b) for a, b in zip(out.hidden_states, states, strict=True))
 
 
-def test_memory_does_not_grow_with_the_batch():
+def test_memory_hardly_grows_with_the_batch():
+    """A few pictures are worked on at a time; the readable model holds every map of all of them."""
     npformer.set_num_threads(1)
-    fused = fuse(tiny.model(SWIFT_CLASSES[1]))
+    model = fill(CASES["swiftformer-xs"].model(), np.float32)
+    x = np.random.default_rng(0).standard_normal((48, 3, 64, 64)).astype(np.float32)
     peaks = []
-    for size in (16, 64):
-        x = np.zeros((size, 3, 64, 64), np.float32)
-        fused(x)
+    for run in (fuse(model), model):
+        run(x[:4])
         tracemalloc.start()
-        fused(x)
+        run(x)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.5 * peaks[0] + 100_000
+    assert peaks[0] < peaks[1] / 5
 
 
 # Folding gone wrong in the ways one gets it wrong: every model of the family must notice.

@@ -30,7 +30,7 @@ class Part:
 def break_down(profiles: Sequence[dict[str, Any]], threads: int) -> list[Part]:
     """The parts of a forward pass, largest first and the rest last, from what workers found (`profile_runs`).
 
-    How many of the `threads` took part (one picture is not shared out) shows in the time that they spent together.
+    How many of the `threads` took part shows in the time that they spent together.
     """
     runs, elapsed = sum(p["runs"] for p in profiles), sum(p["seconds"] for p in profiles)
     totals: dict[str, list[float]] = {}
