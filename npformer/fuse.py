@@ -23,7 +23,6 @@ import numpy as np
 
 from . import ops
 from .fast import kernels
-from .fast.kernels import Mlp
 from .fast.modules import (
     Folded,
     FusedConv2d,
@@ -32,6 +31,7 @@ from .fast.modules import (
     FusedLinear,
     FusedMeta3D,
     FusedMeta4D,
+    FusedMlp,
     FusedStem,
     FusedSwiftFormerEncoderBlock,
     PadsFor,
@@ -143,9 +143,9 @@ def _affine(norm: BatchNorm2d | LayerNorm) -> tuple[Array, Array]:
     return scale, bias - norm.running_mean.astype(np.float64) * scale
 
 
-def _mlp(first: _Filters, function: Callable[[Array], Array], second: _Filters) -> Mlp:
+def _mlp(first: _Filters, function: Callable[[Array], Array], second: _Filters) -> FusedMlp:
     act = kernels.activation(function)
-    return Mlp(*first.scaled(act.scale_in).arrays(), act, *second.fed(act.scale_out).arrays())
+    return FusedMlp(*first.scaled(act.scale_in).arrays(), act, *second.fed(act.scale_out).arrays())
 
 
 def _linear(filters: _Filters) -> FusedLinear:

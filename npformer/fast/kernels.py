@@ -186,7 +186,7 @@ def pieces(numbers: int) -> int:
     return parts() * -(-numbers // (PIECE * parts()))
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Mlp:
     """The weights of linear, activation, linear: (C, E), (E,), (E, C'), (C',)."""
 

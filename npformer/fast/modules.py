@@ -32,15 +32,15 @@ class Folded(Module):
 
 
 class FusedLinear(Module):
-    """A fully connected layer, and the activation after it: (..., D) -> (..., O). The weight is (D, O)."""
+    """A fully connected layer: (..., D) -> (..., O). The weight is (D, O)."""
 
-    def __init__(self, weight: Array, bias: Array, act: Activation = kernels.IDENTITY) -> None:
-        self.weight, self.bias, self.act = weight, bias, act
+    def __init__(self, weight: Array, bias: Array) -> None:
+        self.weight, self.bias = weight, bias
 
     def forward(self, x: Array) -> Array:
         """One matrix product."""
         rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-        return kernels.linear(rows, self.weight, self.bias, self.act).reshape(*x.shape[:-1], -1)
+        return kernels.linear(rows, self.weight, self.bias, kernels.IDENTITY).reshape(*x.shape[:-1], -1)
 
 
 class FusedConv2d(Module):
@@ -74,17 +74,8 @@ class FusedStem(Module):
         return x
 
 
-class FusedMlp(Module):
-    """The weights of an MLP, folded; `Mlp` computes with them."""
-
-    def __init__(self, mlp: Mlp) -> None:
-        self.expand, self.expand_bias, self.act = mlp.expand, mlp.expand_bias, mlp.act
-        self.narrow, self.narrow_bias = mlp.narrow, mlp.narrow_bias
-
-    @property
-    def weights(self) -> Mlp:
-        """The arrays, as the kernels take them."""
-        return Mlp(self.expand, self.expand_bias, self.act, self.narrow, self.narrow_bias)
+class FusedMlp(Module, Mlp):
+    """An MLP's folded weights as a module, so that copying, casting and listing find them."""
 
 
 class FusedMeta4D(Module):
@@ -94,8 +85,8 @@ class FusedMeta4D(Module):
     neighbourhood, and 1 - scale more for the pixel itself. Only the border needs care.
     """
 
-    def __init__(self, pool_size: int, scale: Array, weight: Array, mlp: Mlp) -> None:
-        self.pool_size, self.scale, self.weight, self.fused_mlp = pool_size, scale, weight, FusedMlp(mlp)
+    def __init__(self, pool_size: int, scale: Array, weight: Array, mlp: FusedMlp) -> None:
+        self.pool_size, self.scale, self.weight, self.fused_mlp = pool_size, scale, weight, mlp
 
     def forward(self, x: Array) -> Array:
         """Both steps on some rows of the picture at a time."""
@@ -109,7 +100,7 @@ class FusedMeta4D(Module):
                 return lap("pooling")
             kernels.depthwise(kernels.strip_of_means(x[b], rows)[None, None], self.weight, 1, out[None], "pooling")
 
-        return channels_first(kernels.mlp_block(mixed, self.fused_mlp.weights, None, x.shape))
+        return channels_first(kernels.mlp_block(mixed, self.fused_mlp, None, x.shape))
 
 
 class FusedMeta3D(Module):
@@ -120,10 +111,16 @@ class FusedMeta3D(Module):
     """
 
     def __init__(
-        self, key_dim: int, eps: tuple[float, float], qkv: FusedLinear, bias: Array, projection: FusedLinear, mlp: Mlp
+        self,
+        key_dim: int,
+        eps: tuple[float, float],
+        qkv: FusedLinear,
+        bias: Array,
+        projection: FusedLinear,
+        mlp: FusedMlp,
     ) -> None:
         self.key_dim, self.eps = key_dim, eps
-        self.qkv, self.bias, self.projection, self.fused_mlp = qkv, bias, projection, FusedMlp(mlp)
+        self.qkv, self.bias, self.projection, self.fused_mlp = qkv, bias, projection, mlp
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Returns the tokens and the attention's probabilities (B, h, N, N)."""
@@ -131,9 +128,7 @@ class FusedMeta3D(Module):
         batch, tokens, width = x.shape
         heads = len(self.bias)
         qkv = self.qkv.forward(self._normalized(x, self.eps[0])).reshape(batch, tokens, heads, -1).swapaxes(1, 2)
-        query, key, value = np.split(
-            qkv, [self.key_dim, 2 * self.key_dim], axis=-1
-        )  # (B, h, N, d), twice, (B, h, N, e)
+        query, key, value = np.split(qkv, [self.key_dim, 2 * self.key_dim], axis=-1)  # (B, h, N, d or e)
         scores = query @ key.swapaxes(2, 3)  # (B, h, N, N), scaled by way of the query's weights
         scores += self.bias
         probs = ops.softmax(scores)
@@ -143,7 +138,7 @@ class FusedMeta3D(Module):
         mixed += x
         normed = self._normalized(mixed, self.eps[1]).reshape(-1, width)
         out = fresh(normed.shape, normed.dtype)
-        self.fused_mlp.weights.few_rows(normed, mixed, out)
+        self.fused_mlp.few_rows(normed, mixed, out)
         return out.reshape(x.shape), probs
 
     def _normalized(self, x: Array, eps: float) -> Array:
@@ -155,8 +150,8 @@ class FusedMeta3D(Module):
 class FusedConvBlock(Module):
     """Depthwise convolution, MLP, both folded, added to the input: (B, C, H, W), same shape out."""
 
-    def __init__(self, weight: Array, bias: Array, mlp: Mlp) -> None:
-        self.weight, self.bias, self.fused_mlp = weight, bias, FusedMlp(mlp)
+    def __init__(self, weight: Array, bias: Array, mlp: FusedMlp) -> None:
+        self.weight, self.bias, self.fused_mlp = weight, bias, mlp
 
     def forward(self, x: Array) -> Array:
         """Both steps on some rows of the picture at a time."""
@@ -170,7 +165,7 @@ class FusedConvBlock(Module):
             )
             kernels.add_to_rows(out, self.bias)
 
-        return channels_first(kernels.mlp_block(filtered, self.fused_mlp.weights, x, x.shape))
+        return channels_first(kernels.mlp_block(filtered, self.fused_mlp, x, x.shape))
 
 
 class FusedSwiftFormerEncoderBlock(Module):
@@ -184,10 +179,10 @@ class FusedSwiftFormerEncoderBlock(Module):
         query_key: FusedLinear,
         proj: FusedLinear,
         final: FusedLinear,
-        mlp: Mlp,
+        mlp: FusedMlp,
     ) -> None:
         self.local_representation, self.attention_norm, self.w_g = local_representation, attention_norm, w_g
-        self.query_key, self.proj, self.final, self.fused_mlp = query_key, proj, final, FusedMlp(mlp)
+        self.query_key, self.proj, self.final, self.fused_mlp = query_key, proj, final, mlp
 
     def forward(self, x: Array) -> Array:
         """Sum up the queries in a first round; the rest of the attention, and the MLP, in a second."""
@@ -208,7 +203,7 @@ class FusedSwiftFormerEncoderBlock(Module):
             out += x[b, rows]
             lap("addition", moved=10 * out.nbytes)
 
-        return channels_first(kernels.mlp_block(attended, self.fused_mlp.weights, None, x.shape))
+        return channels_first(kernels.mlp_block(attended, self.fused_mlp, None, x.shape))
 
     def _queries_and_keys(self, x: Array) -> tuple[Array, Array, Array]:
         """Both for every pixel, each of length one, (B, H, W, C), and the global query (B, C)."""
