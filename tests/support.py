@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from npformer.cli import main
 from npformer.models import efficientformer, efficientnet, swiftformer
 from npformer.models.config import PretrainedConfig
 from npformer.models.efficientformer import VARIANTS
@@ -302,3 +303,14 @@ def assert_matches_golden(trace: Mapping[str, np.ndarray], golden: Mapping[str, 
         assert worst <= bound, f"{name}: off by {worst:.1e}, {worst / expected['largest']:.1e} of its largest value"
         for statistic in ("mean", "std", "largest"):
             assert abs(ours[statistic] - expected[statistic]) <= bound, f"{name}: {statistic} differs"
+
+
+def command_line(capsys: Any, command: str) -> Callable[..., tuple[int, str, str]]:
+    """`npformer COMMAND ...` as a function of its arguments: the exit code, and what was printed to both streams."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([command, *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

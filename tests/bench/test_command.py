@@ -12,9 +12,8 @@ from npformer.assets import shipped_models
 from npformer.bench import command, contestants, plot, subject
 from npformer.bench.breakdown import REST
 from npformer.bench.peaks import Peaks
-from npformer.cli import main
 from tests import tiny
-from tests.support import SWIFT
+from tests.support import SWIFT, command_line
 
 QUICK = ("--rounds", "1", "--seconds", "0.01")
 NET, FORMER = "efficientnet-fashion", "efficientformer-fashion"
@@ -23,13 +22,7 @@ NET, FORMER = "efficientnet-fashion", "efficientformer-fashion"
 @pytest.fixture
 def run(capsys, monkeypatch):
     monkeypatch.setattr(command, "ask_for_peaks", lambda threads, seconds: Peaks(200.0, 100.0, 40.0))
-
-    def call(*arguments):
-        code = main(["bench", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return command_line(capsys, "bench")
 
 
 @pytest.fixture

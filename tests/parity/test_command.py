@@ -20,19 +20,14 @@ from npformer.parity.report import Finding
 from npformer.parity.show import format_report, verdict
 from tests import tiny
 from tests.parity.test_show import make_report, odd_report
-from tests.support import NET, SWIFT, TWO_HEADS
+from tests.support import NET, SWIFT, TWO_HEADS, command_line
 
 EQUAL, DIFFERENT = make_report(30), make_report(60, faulty=(31, 40), untested=(7, 8))
 
 
 @pytest.fixture
 def run(capsys):
-    def call(*arguments):
-        code = main(["parity", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return command_line(capsys, "parity")
 
 
 @pytest.fixture
