@@ -3,8 +3,8 @@
     python notebooks/build.py [LESSON...]          run lessons/NN_*.py and write NN_*.ipynb with their outputs
     python notebooks/build.py --check [LESSON...]  run the notebooks as they are, and their exercises
 
-LESSON is a number, or part of a name; default all. Sources are in jupytext's percent format. Cells tagged "timing" keep
-the outputs they have, unless the cell has changed or `--timings` is given: a new run alone leaves no difference behind.
+LESSON is a number, or part of a name; default all. Sources are in jupytext's percent format. Cells tagged "timing"
+keep their outputs, unless the cell has changed or `--timings` is given: a new run alone leaves no difference behind.
 
 `--check` starts a new kernel for every notebook and runs it from the start, as a reader would. After each exercise it
 makes sure that the empty answer is told "Not yet" in a sentence, and that the solution in the notebook passes.

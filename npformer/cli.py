@@ -16,6 +16,7 @@ from . import __version__, ops
 from .assets import DEFAULT_MODEL, is_hub_name, model_directory, sample_pictures
 from .assets.imagenet import class_names
 from .checkpoint import read_json
+from .checkpoint.atomic import replacing, write_text
 from .fuse import fuse
 from .image import BaseImageProcessor
 from .models.auto import AutoImageProcessor
@@ -26,6 +27,7 @@ from .summary import align, format_summary, summarize
 from .trace import record
 
 BATCH = 16  # pictures run together; more would only take more memory
+SHOWN = 18  # of the shipped pictures the one that `explain` takes where none is given
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,6 +100,31 @@ def record_trace(args: argparse.Namespace) -> None:
     trace = record(model, pixel_values)
     trace.save(args.output)
     print(f"{args.output}: {len(trace)} values in the order they were computed, {trace.nbytes / 1e6:.1f} MB")
+
+
+def explain(args: argparse.Namespace) -> None:
+    """Write a picture's way through a model as a page, or as one picture."""
+    from . import explain as walks  # here alone: most commands need none of it
+
+    output = Path(args.output)
+    if output.suffix.lower() not in (".html", ".png"):
+        raise ValueError(f"--output must be a file that ends in .html or .png, got {args.output}")
+    if not output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--output {args.output} lies in a folder that does not exist")
+    if is_random(args.model):
+        print(f"npformer: {args.model} has no weights here; they are random, from seed 0", file=sys.stderr)
+    name = f"{args.model} with random weights" if is_random(args.model) else args.model
+    picture = Path(args.picture) if args.picture else list(sample_pictures())[SHOWN]
+    image = load_image(picture)
+    walk = walks.walk(*load_model(args.model), image, name)
+    if output.suffix.lower() == ".html":
+        write_text(output, walks.page(walk))
+    else:
+        with replacing(output) as partial:
+            walks.overview(walk).save(partial, "PNG", optimize=True)
+    label, share = walk.guesses[0]
+    size = output.stat().st_size / 1024
+    print(f"{args.output}: {picture.name} in {len(walk.steps)} steps to {label} ({share:.1%}), {size:.0f} KB")
 
 
 def models(args: argparse.Namespace) -> None:
@@ -296,6 +323,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write the trace")
     command.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s")
     command.set_defaults(run=record_trace)
+
+    command = commands.add_parser("explain", help="write a page that walks a picture through a model")
+    command.add_argument("picture", nargs="?", metavar="PICTURE", help="a picture file (default: a shipped one)")
+    command.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=f"{names} (default: %(default)s)")
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the page (.html), or a short version as a picture (.png)",
+    )
+    command.set_defaults(run=explain)
 
     command = commands.add_parser(
         "parity",
