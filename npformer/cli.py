@@ -27,6 +27,7 @@ from .summary import align, format_summary, summarize
 from .trace import record
 
 BATCH = 16  # pictures run together; more would only take more memory
+TOP = 3  # guesses that `classify` prints
 SHOWN = 18  # of the shipped pictures the one that `explain` takes where none is given
 
 
@@ -48,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def classify(args: argparse.Namespace) -> None:
-    """Classify pictures in batches and print what the model sees, best guess first."""
+    """Classify pictures in batches and print what the model sees, best guess first; or a whole folder into a file."""
+    if args.recursive or args.output:
+        return _classify_folder(args)
     started = time.perf_counter()
     truth = {} if args.pictures else sample_pictures()
     pictures = [Path(name) for name in args.pictures] or list(truth)
@@ -78,6 +81,31 @@ def classify(args: argparse.Namespace) -> None:
         print(json.dumps(results, indent=2))
     else:
         _print_predictions(results, args.model, model, time.perf_counter() - started)
+
+
+def _classify_folder(args: argparse.Namespace) -> None:
+    from .evaluate import command  # here alone: most commands need none of it
+
+    if not (args.recursive and args.output and len(args.pictures) == 1 and Path(args.pictures[0]).is_dir()):
+        raise ValueError("--recursive takes one folder as PICTURE, and -o FILE to write results to")
+    if args.json or args.top != TOP:
+        raise ValueError("--recursive writes JSON Lines with five guesses each; leave out --json and --top")
+    if is_random(args.model):
+        raise ValueError(
+            f"--model {args.model} has no weights here and would only guess; give a directory that holds some"
+        )
+    command.classify_folder(args)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Count how often a model is right on a data set."""
+    from .evaluate import command  # here alone: most commands need none of it
+
+    if is_random(args.model):
+        raise ValueError(
+            f"--model {args.model} has no weights here and would only guess; give a directory that holds some"
+        )
+    command.run(args)
 
 
 def summary(args: argparse.Namespace) -> None:
@@ -282,9 +310,45 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("classify", help="say what pictures show")
     command.add_argument("pictures", nargs="*", metavar="PICTURE", help="picture files (default: the shipped samples)")
     command.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="default: %(default)s")
-    command.add_argument("--top", type=int, default=3, metavar="K", help="guesses to show (default: %(default)s)")
+    command.add_argument("--top", type=int, default=TOP, metavar="K", help="guesses to show (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.add_argument("--recursive", action="store_true", help="PICTURE is a folder: take all that is below it")
+    command.add_argument(
+        "-o", "--output", metavar="FILE", help="with --recursive: JSON Lines, appended to if it exists"
+    )
+    command.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="with --recursive: processes to share work"
+    )
     command.set_defaults(run=classify)
+
+    command = commands.add_parser(
+        "evaluate",
+        help="count how often a model is right on a data set",
+        description="DATA is a folder of class folders, a folder with --labels, an .npz, or a folder of IDX files. "
+        "What is done is kept: after Ctrl-C the same command goes on.",
+    )
+    command.add_argument("data", metavar="DATA", help="where the pictures are")
+    command.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="default: %(default)s")
+    command.add_argument("--labels", metavar="FILE", help="lines of a path below DATA and a label (val.txt)")
+    command.add_argument(
+        "--batch", type=int, default=64, metavar="N", help="pictures at a time (default: %(default)s)"
+    )
+    command.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: %(default)s)")
+    command.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler whose workers are to do it")
+    command.add_argument("--limit", type=int, metavar="N", help="take N pictures, spread evenly over DATA")
+    command.add_argument("--seed", type=int, metavar="N", help="with --limit: draw them at random instead")
+    command.add_argument("--crop-pct", type=float, metavar="SHARE", help="of the shorter side that the crop keeps")
+    command.add_argument("--tta", choices=("flip",), help="average with the mirror image")
+    command.add_argument("--per-class", action="store_true", help="print a line for each class")
+    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    command.add_argument(
+        "--output", metavar="FILE", help="keep each picture's result: JSON Lines, continued if it exists"
+    )
+    command.add_argument("--errors", metavar="FILE", help="write a page of the worst mistakes: .html")
+    command.add_argument(
+        "--plot", metavar="FILE", help="draw the confusion matrix and calibration: .png, .svg or .pdf"
+    )
+    command.set_defaults(run=evaluate)
 
     command = commands.add_parser("models", help="list the models that have a name")
     command.add_argument("pattern", nargs="?", metavar="PATTERN", help='such as "swiftformer*" (default: all)')

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,10 +79,3 @@ def _blend(shares: Array, colours: Array) -> Array:
     places = np.clip(shares, 0, 1) * (len(colours) - 1)
     channels = [np.interp(places, np.arange(len(colours)), colours[:, i]) for i in range(3)]
     return np.rint(np.stack(channels, -1)).astype(np.uint8)
-
-
-def data_uri(picture: Picture) -> str:
-    """A picture as the address of an image that carries it along."""
-    stream = io.BytesIO()
-    picture.quantize(256).save(stream, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

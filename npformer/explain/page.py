@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 
-from .images import coloured, data_uri
+from ..page import data_uri, document, escape, section
+from .images import coloured
 from .walk import Step, Strip, Walk
 
 SIDE = 168  # pixels of a small picture, drawn at half of that on a phone
@@ -14,19 +14,14 @@ SIDE = 168  # pixels of a small picture, drawn at half of that on a phone
 def page(walk: Walk) -> str:
     """The whole page; every text in it is escaped."""
     sections = [
-        _section("answer", "What it sees", _answer(walk)),
-        _section("costs", "The way through", _costs(walk)),
+        section("answer", "What it sees", _answer(walk)),
+        section("costs", "The way through", _costs(walk)),
         *(_step(number, step, walk) for number, step in enumerate(walk.steps, 1)),
     ]
     if walk.evidence:
-        sections.append(_section("evidence", "Where the answer comes from", _strip(walk.evidence, walk, 2 * SIDE)))
+        sections.append(section("evidence", "Where the answer comes from", _strip(walk.evidence, walk, 2 * SIDE)))
     title = f"{walk.guesses[0][0]}: how {walk.model} sees it"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{_escape(title)}</h1>\n{chr(10).join(sections)}\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, _STYLE, sections)
 
 
 def _answer(walk: Walk) -> str:
@@ -36,14 +31,14 @@ def _answer(walk: Walk) -> str:
     side = 2 * SIDE
     seen = Image.fromarray(walk.picture).resize((max(1, round(side * width / height)), side), Image.Resampling.NEAREST)
     bars = "".join(
-        f'<li><span class="label">{_escape(label)}</span><span class="bar"><span style="width:{100 * share:.2f}%">'
+        f'<li><span class="label">{escape(label)}</span><span class="bar"><span style="width:{100 * share:.2f}%">'
         f'</span></span><span class="number">{share:.1%}</span></li>\n'
         for label, share in walk.guesses
     )
     return (
         f'<div class="answer"><figure><img src="{data_uri(seen)}" alt="the picture as the model gets it">'
         f"<figcaption>The picture as the model gets it, {height} x {width} pixels.</figcaption></figure>\n"
-        f'<div><ol class="guesses">\n{bars}</ol>\n<p>{_escape(walk.kind)}, {walk.parameters:,} parameters, '
+        f'<div><ol class="guesses">\n{bars}</ol>\n<p>{escape(walk.kind)}, {walk.parameters:,} parameters, '
         f"{walk.multiply_adds:,} multiply-adds for this picture.</p></div></div>"
     )
 
@@ -63,7 +58,7 @@ def _costs(walk: Walk) -> str:
             for name, cost in columns
         )
         rows.append(
-            f'<tr><th scope="row"><a href="#step-{number}">{number}. {_escape(step.title)}</a></th>'
+            f'<tr><th scope="row"><a href="#step-{number}">{number}. {escape(step.title)}</a></th>'
             f"<td>{_times(step.shape)}</td>{cells}</tr>\n"
         )
     return (
@@ -78,46 +73,29 @@ def _step(number: int, step: Step, walk: Walk) -> str:
         f'<p class="facts">gives <b>{_times(step.shape)}</b>, {step.parameters:,} parameters, '
         f"{step.multiply_adds:,} multiply-adds</p>"
     )
-    names = "".join(f"<code>{_escape(name)}</code> " for name in step.name.split(", "))
+    names = "".join(f"<code>{escape(name)}</code> " for name in step.name.split(", "))
     strips = "".join(_strip(strip, walk, SIDE) for strip in step.strips)
-    said = f"<p>{_escape(step.says)}</p>\n{facts}\n<details><summary>its names</summary><p>{names}</p></details>"
-    return _section(f"step-{number}", f"{number}. {step.title}", f"{said}\n{strips}")
+    said = f"<p>{escape(step.says)}</p>\n{facts}\n<details><summary>its names</summary><p>{names}</p></details>"
+    return section(f"step-{number}", f"{number}. {step.title}", f"{said}\n{strips}")
 
 
 def _strip(strip: Strip, walk: Walk, side: int) -> str:
     pictures = "".join(
-        f'<figure><img src="{data_uri(drawn)}" alt="{_escape(image.label)}" width="{drawn.width}" '
-        f'height="{drawn.height}"><figcaption>{_escape(image.label)}</figcaption></figure>\n'
+        f'<figure><img src="{data_uri(drawn)}" alt="{escape(image.label)}" width="{drawn.width}" '
+        f'height="{drawn.height}"><figcaption>{escape(image.label)}</figcaption></figure>\n'
         for image, drawn in zip(strip.images, coloured(strip, walk.picture, side), strict=True)
     )
-    return f'<figure class="strip"><figcaption>{_escape(strip.caption)}</figcaption><div>\n{pictures}</div></figure>\n'
-
-
-def _section(anchor: str, heading: str, content: str) -> str:
-    return f'<section id="{anchor}">\n<h2>{_escape(heading)}</h2>\n{content}\n</section>'
+    return f'<figure class="strip"><figcaption>{escape(strip.caption)}</figcaption><div>\n{pictures}</div></figure>\n'
 
 
 def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _escape(text: str) -> str:
-    return html.escape(text, quote=True)
-
-
 _STYLE = """\
-:root { color-scheme: light dark; --text: #1b1f24; --ground: #fff; --soft: #eef1f4; --line: #c9ced4; --dim: #57606a;
-  --bar: #1f6f8b; }
-@media (prefers-color-scheme: dark) { :root { --text: #e4e8ec; --ground: #14171a; --soft: #242a30; --line: #414951;
-  --dim: #a3adb7; --bar: #5fb4d0; } }
-body { margin: 0; background: var(--ground); color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 64rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
-p { max-width: 44rem; margin: .4rem 0; } .facts, figcaption, details { color: var(--dim); font-size: .9rem; }
-code { overflow-wrap: anywhere; margin-right: .5rem; }
+.facts, details { color: var(--dim); font-size: .9rem; } code { overflow-wrap: anywhere; margin-right: .5rem; }
 .answer { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 .answer > div { flex: 1 1 18rem; }
-figure { margin: 0; } img { display: block; max-width: 100%; height: auto; border-radius: .25rem; }
 .strip { margin: 1.2rem 0; } .strip > figcaption { max-width: 44rem; margin-bottom: .4rem; }
 .strip > div { display: grid; grid-template-columns: repeat(auto-fill, minmax(84px, 112px)); gap: .6rem; }
 #evidence .strip > div { grid-template-columns: minmax(120px, 336px); }
@@ -127,8 +105,5 @@ figure { margin: 0; } img { display: block; max-width: 100%; height: auto; borde
 .guesses .label { overflow-wrap: anywhere; }
 .bar { display: block; height: .7rem; background: var(--soft); border-radius: .2rem; overflow: hidden; }
 .bar span { display: block; height: 100%; background: var(--bar); }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-tbody th { font-weight: normal; } td.number .bar { height: .3rem; min-width: 7rem; } a { color: inherit; }
+td.number .bar { height: .3rem; min-width: 7rem; }
 """

@@ -1,0 +1,109 @@
+"""What a worker does: open some pictures, classify them, and report on each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..fast.threads import set_num_threads
+from ..fuse import fuse
+from ..image import BaseImageProcessor
+from ..models.auto import AutoImageProcessor
+from ..models.pretrained import PreTrainedModel
+from ..models.registry import get_model
+from ..ops import Array
+from ..picture import center_crop, resize, shortest_edge_size
+from .data import DataSet, Item
+
+TOP = 5
+DIGITS = 7
+
+
+@dataclass(frozen=True)
+class Job:
+    """How to classify: everything that changes an answer, so that results of another job are never mixed in.
+
+    crop_pct: the share of the shorter side that the crop keeps, as timm counts it, instead of the processor's own
+    resizing. flip: average the probabilities of a picture and of its mirror image.
+    """
+
+    model: str
+    crop_pct: float | None = None
+    flip: bool = False
+
+
+def classify_share(job: Job, data: DataSet, share: Sequence[Item], threads: int | None) -> list[dict[str, Any]]:
+    """Classify some pictures: one record each, in order, of what was found or of why it could not be read."""
+    if threads is not None:
+        set_num_threads(threads)
+    model, processor = loaded(job.model)
+    records: list[dict[str, Any]] = []
+    pixels: list[Array] = []
+    for item in share:
+        record: dict[str, Any] = {"number": item.number, "key": item.key, "label": item.label}
+        try:
+            pixels.append(prepare(processor, data.load(item.key), job.crop_pct))
+        except Exception as error:  # whatever a broken file does to a decoder
+            record["error"] = " ".join(f"{error}".split()) or type(error).__name__
+        records.append(record)
+    if pixels:
+        probs = iter(probabilities(model, np.stack(pixels), job.flip))
+        for record in records:
+            if "error" not in record:
+                record.update(_answer(next(probs), record["label"]))
+    return records
+
+
+@lru_cache(maxsize=2)
+def loaded(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The fused model and its processor, once per process; weights are mapped from the file, which all share."""
+    return fuse(get_model(name, pretrained=True)), AutoImageProcessor.from_pretrained(name)
+
+
+def prepare(processor: BaseImageProcessor, picture: Any, crop_pct: float | None) -> Array:
+    """One picture as the model takes it, (C, H, W)."""
+    if crop_pct is None:
+        return processor(picture, return_tensors="np")["pixel_values"][0]
+    height, width = final_size(processor)
+    image = np.asarray(picture).transpose(2, 0, 1)
+    edge = int(min(height, width) / crop_pct)
+    image = resize(image, shortest_edge_size(image.shape[1], image.shape[2], edge), processor.resample or 0)
+    image = center_crop(image, (height, width))
+    plain = {"do_resize": False} | ({"do_center_crop": False} if hasattr(processor, "do_center_crop") else {})
+    return processor(image.transpose(1, 2, 0), return_tensors="np", **plain)["pixel_values"][0]
+
+
+def final_size(processor: BaseImageProcessor) -> tuple[int, int]:
+    """Height and width of what a processor hands on."""
+    size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else processor.size
+    size = size or processor.size
+    return (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
+
+
+def probabilities(model: PreTrainedModel, pixel_values: Array, flip: bool) -> Array:
+    """Softmax of the logits, (B, K); with `flip`, the mean with that of the mirror images."""
+    probs = ops.softmax(model(pixel_values).logits)
+    if flip:
+        probs = (probs + ops.softmax(model(np.ascontiguousarray(pixel_values[..., ::-1])).logits)) / 2
+    return probs
+
+
+def _answer(probs: Array, label: int | None) -> dict[str, Any]:
+    """The best classes, their probabilities, and whether the truth is among them.
+
+    As mmpretrain's accuracy counts: a label is a hit where it is among the best k and its score is above 0.
+    """
+    best = np.argsort(-probs, kind="stable")[:TOP]
+    answer: dict[str, Any] = {
+        "top": [int(i) for i in best],
+        "probs": [round(float(probs[i]), DIGITS) for i in best],
+    }
+    if label is not None:
+        hits = [int(i) == label and float(probs[i]) > 0 for i in best]
+        answer["top1"], answer["top5"] = hits[0], any(hits)
+    return answer

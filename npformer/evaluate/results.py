@@ -1,0 +1,101 @@
+"""The file that results stream to: JSON Lines, one picture a line, in the order in which they are done.
+
+The first line says what was run; a second run appends to the file, and skips what is in it. A line that was cut off,
+because the power was, is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+FORMAT = "npformer-results"
+
+
+class Results:
+    """Results on disk: opened, checked, appended to, read again."""
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        """Open for appending; makes the file, with its header, where there is none.
+
+        Raises ValueError for a file that is not ours, or holds the results of another job.
+        """
+        self.path, self.header = path, {"format": FORMAT, **header}
+        if not path.exists() or path.stat().st_size == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self.header) + "\n", "utf-8")
+        self._check()
+        self._file: IO[str] = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        try:
+            self._lock()
+        except OSError:
+            self._file.close()
+            raise ValueError(f"{path} is being written to by another run") from None
+        self._cut_unfinished_line()
+
+    def _check(self) -> None:
+        with open(self.path, encoding="utf-8", errors="replace") as file:
+            first = file.readline(1_000_000)
+        try:
+            found = json.loads(first)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise ValueError(f"{self.path} exists, and holds no results of npformer; give --output another name")
+        for name, wanted in self.header.items():
+            if found.get(name) != wanted:
+                raise ValueError(
+                    f"{self.path} holds results of another run: its {name} is {found.get(name)}, not {wanted}; give "
+                    "--output another name, or remove it"
+                )
+
+    def _lock(self) -> None:
+        """Keep a second run out, where the system can; the lock goes with the process."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _cut_unfinished_line(self) -> None:
+        with open(self.path, "rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            back = min(size, 1 << 20)
+            file.seek(size - back)
+            tail = file.read()
+            if not tail.endswith(b"\n"):
+                file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
+
+    def append(self, records: Iterable[dict[str, Any]]) -> None:
+        """Add records; they are with the system when this returns, whatever becomes of the process."""
+        self._file.write("".join(json.dumps(record) + "\n" for record in records))
+        self._file.flush()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """All records, in the order of the file."""
+        self._file.flush()
+        with open(self.path, encoding="utf-8") as file:
+            next(file)
+            for at, line in enumerate(file, 2):
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    raise ValueError(f"{self.path}, line {at}, is damaged: {line[:60]!r}") from None
+
+    def done(self, total: int) -> np.ndarray:
+        """Which pictures have a result: (total,) bool."""
+        there = np.zeros(total, bool)
+        for record in self:
+            if record["number"] >= total:
+                raise ValueError(f"{self.path} has a picture of number {record['number']}, but DATA holds {total}")
+            there[record["number"]] = True
+        return there
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._file.close()
