@@ -25,6 +25,8 @@ from .metrics import Metrics
 from .results import Results
 from .run import SHARE, Here, classify_all, process_pool
 
+DASK_SECONDS = 10  # to wait for a scheduler to answer
+
 
 def evaluate(
     model: str | Path,
@@ -160,7 +162,7 @@ def _dask_client(address: str) -> Any:
     except ImportError:
         raise ImportError('dask needs distributed, which is not installed: pip install "npformer[dask]"') from None
     try:
-        return Client(address, timeout="10s")
+        return Client(address, timeout=DASK_SECONDS)
     except (OSError, ValueError) as error:
         raise OSError(f"dask {address}: no scheduler answers there ({' '.join(str(error).split())})") from None
 

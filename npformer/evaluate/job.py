@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from ..models.auto import AutoImageProcessor
 from ..models.pretrained import PreTrainedModel
 from ..models.registry import get_model
 from ..ops import Array
-from ..picture import center_crop, resize, shortest_edge_size
+from ..picture import shortest_edge_size
 from .data import DataSet, Item
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 TOP = 5
 DIGITS = 7
@@ -65,17 +68,33 @@ def loaded(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     return fuse(get_model(name, pretrained=True)), AutoImageProcessor.from_pretrained(name)
 
 
-def prepare(processor: BaseImageProcessor, picture: Any, crop_pct: float | None) -> Array:
-    """One picture as the model takes it, (C, H, W)."""
-    if crop_pct is None:
-        return processor(picture, return_tensors="np")["pixel_values"][0]
-    height, width = final_size(processor)
-    image = np.asarray(picture).transpose(2, 0, 1)
-    edge = int(min(height, width) / crop_pct)
-    image = resize(image, shortest_edge_size(image.shape[1], image.shape[2], edge), processor.resample or 0)
-    image = center_crop(image, (height, width))
-    plain = {"do_resize": False} | ({"do_center_crop": False} if hasattr(processor, "do_center_crop") else {})
-    return processor(image.transpose(1, 2, 0), return_tensors="np", **plain)["pixel_values"][0]
+def prepare(processor: BaseImageProcessor, picture: Picture, crop_pct: float | None) -> Array:
+    """One RGB picture as the model takes it, (C, H, W).
+
+    Pillow resizes the picture itself, which gives what the processor does with an array of it, and spares a large
+    photograph's several copies.
+    """
+    options: dict[str, Any] = {}
+    if crop_pct is not None:
+        height, width = final_size(processor)
+        edge = int(min(height, width) / crop_pct)
+        picture = _resized(picture, shortest_edge_size(picture.height, picture.width, edge), processor.resample)
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        picture = picture.crop((left, top, left + width, top + height))
+        options = {"do_resize": False} | ({"do_center_crop": False} if hasattr(processor, "do_center_crop") else {})
+    elif processor.do_resize:
+        edges = processor.size.get("shortest_edge")
+        square = (processor.size.get("height", 0), processor.size.get("width", 0))
+        target = shortest_edge_size(picture.height, picture.width, edges) if edges else square
+        picture, options = _resized(picture, target, processor.resample), {"do_resize": False}
+    return processor(picture, return_tensors="np", **options)["pixel_values"][0]
+
+
+def _resized(picture: Picture, size: tuple[int, int], resample: int | None) -> Picture:
+    """Resample to (height, width)."""
+    from PIL import Image
+
+    return picture.resize(size[::-1], Image.Resampling(resample or 0))
 
 
 def final_size(processor: BaseImageProcessor) -> tuple[int, int]:

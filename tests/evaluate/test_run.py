@@ -13,7 +13,7 @@ from itertools import count
 
 import pytest
 
-from npformer.evaluate import evaluate, open_data_set
+from npformer.evaluate import evaluate, evaluation, open_data_set
 from npformer.evaluate import run as run_module
 from npformer.evaluate.data import Item
 from npformer.evaluate.job import Job
@@ -235,7 +235,8 @@ def test_a_dask_cluster_that_loses_a_worker(tmp_path, undisturbed):
     assert close(lines(tmp_path / "dask.jsonl"), undisturbed(Deadly(120)))
 
 
-def test_a_dask_scheduler_that_is_not_there(tmp_path):
+def test_a_dask_scheduler_that_is_not_there(tmp_path, monkeypatch):
     pytest.importorskip("distributed")
+    monkeypatch.setattr(evaluation, "DASK_SECONDS", 0.5)
     with pytest.raises(OSError, match=r"dask tcp://127\.0\.0\.1:9: no scheduler answers there"):
         evaluate(MODEL, Deadly(3), dask="tcp://127.0.0.1:9", output=tmp_path / "dask.jsonl")
