@@ -124,10 +124,20 @@ def _tidy(notebook: NotebookNode, kept: dict[str, list[NotebookNode]]) -> None:
         seen[digest] = seen.get(digest, -1) + 1
         cell.id = f"{digest}-{seen[digest]}"
         cell.metadata.pop("execution", None)
+        _join_prints(cell.get("outputs", []))
         if cell.cell_type == "code":
             cell.outputs = (
                 kept.get(cell.source, cell.outputs) if "timing" in cell.metadata.get("tags", []) else cell.outputs
             )
+
+
+def _join_prints(outputs: list[NotebookNode]) -> None:
+    """What a cell prints may come in several pieces, as the moment has it: make one of neighbours."""
+    for number in range(len(outputs) - 1, 0, -1):
+        before, after = outputs[number - 1], outputs[number]
+        if before.output_type == after.output_type == "stream" and before.name == after.name:
+            before.text += after.text
+            del outputs[number]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from . import ops
 from .fast.threads import get_num_threads, set_num_threads
 from .fuse import fuse
 from .image import EfficientFormerImageProcessor, EfficientNetImageProcessor, ViTImageProcessor
+from .inference import inference_model
 from .models.auto import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from .models.efficientformer import (
     EfficientFormerConfig,
@@ -15,6 +16,7 @@ from .models.efficientformer import (
 )
 from .models.efficientnet import EfficientNetConfig, EfficientNetForImageClassification, EfficientNetModel
 from .models.registry import get_model, list_models
+from .models.resize import resize_attention_biases
 from .models.swiftformer import SwiftFormerConfig, SwiftFormerForImageClassification, SwiftFormerModel
 from .nn import Module, watch
 from .picture import load_image
@@ -46,10 +48,12 @@ __all__ = [
     "fuse",
     "get_model",
     "get_num_threads",
+    "inference_model",
     "list_models",
     "load_image",
     "ops",
     "record",
+    "resize_attention_biases",
     "set_num_threads",
     "watch",
 ]

@@ -17,6 +17,7 @@ from .assets import DEFAULT_MODEL, is_hub_name, model_directory, sample_pictures
 from .assets.imagenet import class_names
 from .checkpoint import read_json
 from .checkpoint.atomic import replacing, write_text
+from .checkpoint.sources import mmpretrain
 from .fuse import fuse
 from .image import BaseImageProcessor
 from .models.auto import AutoImageProcessor
@@ -249,7 +250,7 @@ def load_model(
 
 def is_random(name: str) -> bool:
     """Whether a name stands for a network without weights: a variant, but no repository on the hub."""
-    return find_variant(name) is not None and not is_hub_name(name)
+    return find_variant(name) is not None and not is_hub_name(name) and name not in mmpretrain.WEIGHTS
 
 
 def processor_size(processor: BaseImageProcessor) -> int:
@@ -338,6 +339,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--limit", type=int, metavar="N", help="take N pictures, spread evenly over DATA")
     command.add_argument("--seed", type=int, metavar="N", help="with --limit: draw them at random instead")
     command.add_argument("--crop-pct", type=float, metavar="SHARE", help="of the shorter side that the crop keeps")
+    command.add_argument("--image-size", type=int, metavar="N", help="side of the pictures (default: the model's)")
     command.add_argument("--tta", choices=("flip",), help="average with the mirror image")
     command.add_argument("--per-class", action="store_true", help="print a line for each class")
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")

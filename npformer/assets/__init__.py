@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+from ..checkpoint.sources import mmpretrain
+
 _HERE = Path(__file__).parent
 DEFAULT_MODEL = "efficientformer-fashion"
 
@@ -17,10 +19,10 @@ def shipped_models() -> list[str]:
 
 
 def model_directory(name_or_path: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
-    """Find a model: a directory on disk, the name of a shipped model, or "owner/name" on the Hugging Face Hub.
+    """Find a model: a directory, the name of a shipped model or of one of mmpretrain's, or "owner/name" on the hub.
 
-    From the hub it is fetched, unless the cache holds it: the branch, tag or commit that `revision` names, or the main
-    branch; without `weights` only its settings.
+    From the Hugging Face Hub it is fetched, unless the cache holds it: the branch, tag or commit that `revision`
+    names, or the main branch; without `weights` only its settings. mmpretrain's weights are fetched and converted.
 
     Raises FileNotFoundError, naming the nearest shipped model, or as `checkpoint.hub.download`.
     """
@@ -30,6 +32,10 @@ def model_directory(name_or_path: str | Path, revision: str | None = None, *, we
     shipped = shipped_models()
     if str(name_or_path) in shipped:
         return _HERE / str(name_or_path)
+    if str(name_or_path) in mmpretrain.WEIGHTS:
+        from ..convert.fetched import directory_of
+
+        return directory_of(str(name_or_path))
     if is_hub_name(name_or_path):
         from ..checkpoint.hub import download
 

@@ -24,7 +24,8 @@ def run(args: argparse.Namespace) -> None:
     metrics = _resumable(
         lambda: evaluate(
             args.model, data, workers=args.workers, dask=args.dask, output=args.output, batch=args.batch,
-            limit=args.limit, seed=args.seed, crop_pct=args.crop_pct, flip=args.tta == "flip", progress=_shown(args),
+            limit=args.limit, seed=args.seed, crop_pct=args.crop_pct, flip=args.tta == "flip",
+            image_size=args.image_size, progress=_shown(args),
         )
     )  # fmt: skip
     if args.json:

@@ -18,6 +18,7 @@ import numpy as np
 from .. import __version__
 from ..assets import model_directory
 from ..assets.imagenet import class_names
+from ..checkpoint.download import cache
 from ..models.auto import AutoConfig
 from .data import DataSet, Item, chosen, open_data_set
 from .job import Job
@@ -42,6 +43,7 @@ def evaluate(
     seed: int | None = None,
     crop_pct: float | None = None,
     flip: bool = False,
+    image_size: int | None = None,
     progress: bool = False,
     labelled: bool = True,
 ) -> Metrics:
@@ -51,13 +53,13 @@ def evaluate(
     label file `labels`. `workers` processes share the work, or those of any `executor`, or of the Dask cluster at
     `dask` (an address; extra `dask`). Results stream to `output`, JSON Lines; where it holds some, the run goes on
     after them. Without `output` they are kept in the user's cache until the run is complete. `limit` takes that many
-    pictures, evenly spread or, with `seed`, at random. `crop_pct` and `flip`: as in `job.Job`. `batch` pictures are
-    handed out at a time.
+    pictures, evenly spread or, with `seed`, at random. `crop_pct`, `flip` and `image_size`: as in `job.Job`. `batch`
+    pictures are handed out at a time.
 
     A picture that cannot be read is reported and does not count. Raises FileNotFoundError, ValueError, or
     KeyboardInterrupt, after which the same call continues.
     """
-    _check(workers=workers, batch=batch, limit=limit, crop_pct=crop_pct)
+    _check(crop_pct, workers=workers, batch=batch, limit=limit, image_size=image_size)
     data = data if isinstance(data, DataSet) else open_data_set(data, labels, labelled=labelled)
     directory = model_directory(model)
     config = AutoConfig.from_pretrained(directory)
@@ -67,7 +69,7 @@ def evaluate(
     if not total:
         raise ValueError(f"DATA {data.name} holds no picture")
     wanted = chosen(data, limit, seed)
-    job = Job(str(directory.resolve()), crop_pct, flip)
+    job = Job(str(directory.resolve()), crop_pct, flip, image_size)
     header = {
         "npformer": __version__, "weights": _digest(directory), **asdict(job), "data": data.name, "pictures": total,
         "limit": limit, "seed": seed, "labelled": labelled,
@@ -93,8 +95,8 @@ def evaluate(
     return metrics
 
 
-def _check(workers: Any, batch: Any, limit: Any, crop_pct: Any) -> None:
-    for name, value in (("workers", workers), ("batch", batch), ("limit", limit)):
+def _check(crop_pct: Any, **counts: Any) -> None:
+    for name, value in counts.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     if crop_pct is not None and not 0 < crop_pct <= 1:
@@ -180,9 +182,8 @@ def _digest(directory: Path) -> str:
 
 def _cached(header: dict[str, Any]) -> Path:
     """Where results of a run that has no file of its own are kept until it is complete."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
-    return cache / "npformer" / f"evaluate-{name}.jsonl"
+    return cache() / f"evaluate-{name}.jsonl"
 
 
 def _progress(total: int, already: int, shown: bool) -> Any:

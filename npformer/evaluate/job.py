@@ -13,6 +13,7 @@ from .. import ops
 from ..fast.threads import set_num_threads
 from ..fuse import fuse
 from ..image import BaseImageProcessor
+from ..inference import final_size, for_size
 from ..models.auto import AutoImageProcessor
 from ..models.pretrained import PreTrainedModel
 from ..models.registry import get_model
@@ -32,19 +33,21 @@ class Job:
     """How to classify: everything that changes an answer, so that results of another job are never mixed in.
 
     crop_pct: the share of the shorter side that the crop keeps, as timm counts it, instead of the processor's own
-    resizing. flip: average the probabilities of a picture and of its mirror image.
+    resizing. flip: average the probabilities of a picture and of its mirror image. image_size: the side of the
+    pictures that the model gets, where it is not to be its own.
     """
 
     model: str
     crop_pct: float | None = None
     flip: bool = False
+    image_size: int | None = None
 
 
 def classify_share(job: Job, data: DataSet, share: Sequence[Item], threads: int | None) -> list[dict[str, Any]]:
     """Classify some pictures: one record each, in order, of what was found or of why it could not be read."""
     if threads is not None:
         set_num_threads(threads)
-    model, processor = loaded(job.model)
+    model, processor = loaded(job.model, job.image_size)
     records: list[dict[str, Any]] = []
     pixels: list[Array] = []
     for item in share:
@@ -63,9 +66,12 @@ def classify_share(job: Job, data: DataSet, share: Sequence[Item], threads: int 
 
 
 @lru_cache(maxsize=2)
-def loaded(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+def loaded(name: str, image_size: int | None) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """The fused model and its processor, once per process; weights are mapped from the file, which all share."""
-    return fuse(get_model(name, pretrained=True)), AutoImageProcessor.from_pretrained(name)
+    size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
+    model = get_model(name, pretrained=True, **size)
+    processor = AutoImageProcessor.from_pretrained(name)
+    return fuse(model), processor if image_size is None else for_size(processor, image_size)
 
 
 def prepare(processor: BaseImageProcessor, picture: Picture, crop_pct: float | None) -> Array:
@@ -95,13 +101,6 @@ def _resized(picture: Picture, size: tuple[int, int], resample: int | None) -> P
     from PIL import Image
 
     return picture.resize(size[::-1], Image.Resampling(resample or 0))
-
-
-def final_size(processor: BaseImageProcessor) -> tuple[int, int]:
-    """Height and width of what a processor hands on."""
-    size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else processor.size
-    size = size or processor.size
-    return (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
 
 
 def probabilities(model: PreTrainedModel, pixel_values: Array, flip: bool) -> Array:

@@ -22,6 +22,8 @@ from .config import CONFIG_NAME, PretrainedConfig, is_whole, read_config, requir
 from .outputs import Arrays, ModelOutput, concatenate, none_of
 from .timm_config import is_timm_config
 
+BRIGHTEST = 20.0  # beyond any normalised picture
+
 
 class PreTrainedModel(Module):
     """Base class of all models: a config, and weights that are random until loaded.
@@ -34,6 +36,7 @@ class PreTrainedModel(Module):
     base_model_prefix: ClassVar[str]
     heads_left_out: ClassVar[tuple[str, ...]] = ()
     config: Any
+    source: Path | None = None  # the directory it was loaded from
     pictures_at_once: int | None = None  # on one thread; `fuse` sets it, so that memory does not grow with the batch
 
     def __call__(self, pixel_values: Array | None = None, *inputs: Any, **options: Any) -> Any:
@@ -121,12 +124,14 @@ class PreTrainedModel(Module):
                 raise ValueError(f"{directory} holds a {type(foreign).__name__}, which {cls.__name__} cannot load")
             twin = cls(foreign.config, init_weights=False)  # type: ignore[call-arg]
             twin = twin.astype(dtype) if np.dtype(dtype) != np.float32 else twin
+            twin.source = directory
             return twin.load_state_dict(twin._select(foreign.state_dict()))
         cls.config_class.check_overrides(overrides, known=settings)
         config = cls.config_class.from_dict(settings, **overrides)
         model = cls(config, init_weights=False)  # type: ignore[call-arg]
         if np.dtype(dtype) != np.float32:
             model = model.astype(dtype)
+        model.source = directory
         try:
             return model.load_state_dict(model._select(_read_state(directory)))
         except ValueError as error:
@@ -185,6 +190,7 @@ class PreTrainedModel(Module):
                 f"pixel_values must have shape (B, {channels}, H, W), {channels} being config.num_channels, "
                 f"got {pixel_values.shape}"
             )
+        _warn_of_wrong_preprocessing(pixel_values)
         return pixel_values.astype(self.dtype, copy=False)
 
     def loss(self, logits: Array, labels: Any) -> Array:
@@ -215,6 +221,26 @@ class PreTrainedModel(Module):
         if self.config.num_labels == 1:
             return ops.mse_loss(logits.reshape(-1), labels.reshape(-1))
         return ops.mse_loss(logits, labels)
+
+
+def _warn_of_wrong_preprocessing(pixel_values: Array) -> None:
+    """Notice pictures that were not rescaled, or not normalised: their values are where no normalised picture's are.
+
+    Normalised values have both signs, and even EfficientNet's, divided by the deviation twice, stay within 12.
+    """
+    if not pixel_values.size:
+        return
+    low, high = float(pixel_values.min()), float(pixel_values.max())
+    if high > BRIGHTEST or low < -BRIGHTEST:
+        told = f"reach from {low:.3g} to {high:.3g}, as if they were neither rescaled to 0..1 nor normalised"
+    elif low >= 0 and 0.5 < high <= 1:
+        told = f"lie between 0 and 1 (mean {float(pixel_values.mean()):.2f}), as if they were not normalised"
+    else:
+        return
+    warnings.warn(
+        f"pixel_values {told}; if that is not meant, let the model's image processor prepare the pictures",
+        stacklevel=5,
+    )
 
 
 def _read_state(directory: Path) -> dict[str, np.ndarray]:

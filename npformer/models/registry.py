@@ -22,8 +22,9 @@ from ..image import (
 )
 from . import efficientformer, efficientnet, swiftformer
 from .auto import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, classifier_named
-from .config import PretrainedConfig
+from .config import PretrainedConfig, is_whole, require
 from .pretrained import PreTrainedModel
+from .resize import resize_attention_biases
 
 
 class Variant(NamedTuple):
@@ -96,9 +97,10 @@ def get_model(
     Weights are random (repeatable with `seed`), unless `pretrained` is True, which takes those of the shipped model or
     directory, or of a repository on the hub ("google/efficientnet-b0"), or is itself a directory or repository to take
     them from. npformer ships no weights of the published variants.
-    `overrides` change settings of the config, such as `num_labels` (1000 for a variant) or `image_size`; `dtype` is
-    float32 unless given. `fused` makes the model fast and hides the layers inside its blocks (`npformer.fuse`). timm's
-    names come with timm's settings: "efficientnet_b0" pads symmetrically.
+    `overrides` change settings of the config, such as `num_labels` (1000 for a variant) or `image_size`, for which a
+    pretrained EfficientFormer's attention biases are resized (`resize_attention_biases`); `dtype` is float32 unless
+    given. `fused` makes the model fast and hides the layers inside its blocks (`npformer.fuse`). timm's names come
+    with timm's settings: "efficientnet_b0" pads symmetrically.
 
     Raises ValueError for an unknown name, naming the nearest, or for weights that are not there; TypeError for an
     override that is no setting.
@@ -109,16 +111,29 @@ def get_model(
         return fuse(get_model(name, pretrained, seed=seed, dtype=dtype, **overrides))
     if pretrained is not False:
         found = None if is_hub_name(name) else find_variant(name)
-        if pretrained is True and found:
+        if pretrained is True and found and str(name) not in mmpretrain.WEIGHTS:
             raise ValueError(
                 f"pretrained must be a directory with weights of {found[0]}, which npformer does not ship, got True"
             )
         source = _directory(name if pretrained is True else pretrained)
         settings = {**found[1], **overrides} if found else overrides
-        return AutoModelForImageClassification.from_pretrained(source, dtype=dtype or np.float32, **settings)
+        size = settings.pop("image_size", None)
+        model = AutoModelForImageClassification.from_pretrained(source, dtype=dtype or np.float32, **settings)
+        return model if size is None else _for_pictures_of(model, size)
     config, architecture = model_config(name, **overrides)
     model = architecture(config, seed=seed)  # type: ignore[call-arg]
     return model if dtype is None else model.astype(dtype)
+
+
+def _for_pictures_of(model: PreTrainedModel, size: Any) -> PreTrainedModel:
+    """The model for another size of picture: EfficientFormer's attention biases resized, others as they are."""
+    if isinstance(model.config, efficientformer.EfficientFormerConfig) and model.config.num_meta3d_blocks:
+        require(is_whole(size, 1), "image_size", size, "a whole number of pixels")
+        tokens = max(efficientformer.token_grid(model.config, size, size))
+        model = model if tokens == model.config.resolution else resize_attention_biases(model, tokens)
+    model.config.image_size = size
+    model.config.validate()
+    return model
 
 
 def model_config(name: str | Path, **overrides: Any) -> tuple[PretrainedConfig, type[PreTrainedModel]]:

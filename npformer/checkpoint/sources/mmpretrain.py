@@ -11,6 +11,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     f"efficientformer-{n}_3rdparty_8xb128_in1k": Architecture(f"efficientformer-{n}", {"layer_norm_eps": 1e-5})
     for n in ("l1", "l3", "l7")
 }
+# Where its weights lie: the file, and how its SHA-256 begins.
+SERVER = "https://download.openmmlab.com/mmclassification/v0/efficientformer/"
+WEIGHTS: dict[str, tuple[str, str]] = {
+    f"efficientformer-{n}_3rdparty_8xb128_in1k": (f"efficientformer-{n}_3rdparty_in1k_20220915-{digest}.pth", digest)
+    for n, digest in (("l1", "cc3e1ac6"), ("l3", "466793d6"), ("l7", "185e30af"))
+}
 MARKS = {"efficientformer": r"backbone\.network\.\d+\.\d+\.(ls[12]|conv|bn)\."}
 REFUSED = {r"backbone\.norm[012]\.": "norms of a backbone for detection or segmentation"}
 

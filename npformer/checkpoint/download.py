@@ -1,0 +1,61 @@
+"""Fetching one file from the web, whole and checked, into the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from .atomic import replacing
+
+SECONDS = 30  # to wait for a server to say anything
+PIECE = 1 << 20
+
+
+def cache() -> Path:
+    """Where npformer keeps what can be had again: $XDG_CACHE_HOME/npformer, or ~/.cache/npformer."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "npformer"
+
+
+def download(url: str, path: Path, sha256: str) -> Path:
+    """Fetch `url` to `path` unless it is there; `sha256` is how its hash begins, in hexadecimal.
+
+    Raises OSError where the server cannot be reached or does not have it, ValueError for another file than expected;
+    `path` then does not exist.
+    """
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with replacing(path) as partial, _open(url) as answer, open(partial, "wb") as file:
+        with _progress(path.name, int(answer.headers.get("Content-Length") or 0)) as bar:
+            while piece := answer.read(PIECE):
+                file.write(piece)
+                digest.update(piece)
+                bar.update(len(piece))
+        if not digest.hexdigest().startswith(sha256):
+            raise ValueError(
+                f"{url} gave another file than expected: its SHA-256 begins with {digest.hexdigest()[: len(sha256)]}, "
+                f"not {sha256}"
+            )
+    return path
+
+
+def _open(url: str):  # type: ignore[no-untyped-def]
+    try:
+        return urlopen(Request(url, headers={"User-Agent": "npformer"}), timeout=SECONDS)
+    except HTTPError as error:
+        raise OSError(f"{url} cannot be fetched: the server answers {error.code} {error.reason}") from None
+    except URLError as error:
+        raise OSError(f"{url} cannot be fetched: {error.reason}") from None
+
+
+def _progress(name: str, size: int):  # type: ignore[no-untyped-def]
+    from tqdm import tqdm
+
+    width = shutil.get_terminal_size().columns
+    return tqdm(total=size or None, desc=name, unit="B", unit_scale=True, disable=not sys.stderr.isatty(), ncols=width)

@@ -1,0 +1,23 @@
+"""Published weights that are one file on the web: fetched, converted, and kept as a model directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..checkpoint.download import cache, download
+from ..checkpoint.sources import mmpretrain
+from .pipeline import load_checkpoint
+
+
+def directory_of(name: str) -> Path:
+    """The model directory of a name in `mmpretrain.WEIGHTS`, made when it is first asked for.
+
+    Raises OSError or ValueError as `download` and `load_checkpoint` do.
+    """
+    file, digest = mmpretrain.WEIGHTS[name]
+    directory = cache() / "models" / f"{name}-{digest}"
+    if not directory.exists():
+        path = download(mmpretrain.SERVER + file, cache() / "downloads" / file, digest)
+        load_checkpoint(path, variant=name).save(directory)
+        path.unlink()
+    return directory

@@ -1,0 +1,94 @@
+"""Classify pictures in one call, as mmpretrain's `inference_model` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import ops
+from .assets.imagenet import class_names
+from .fuse import fuse
+from .image import BaseImageProcessor
+from .models.auto import AutoConfig, AutoImageProcessor
+from .models.pretrained import PreTrainedModel
+from .models.registry import PROCESSORS, get_model
+from .picture import load_image
+
+if TYPE_CHECKING:
+    pass
+
+BATCH = 16  # pictures run together
+
+Source = "str | os.PathLike[str] | Picture | Array"
+
+
+def inference_model(
+    model: str | Path | PreTrainedModel,
+    img: Any,
+    *,
+    image_processor: BaseImageProcessor | None = None,
+) -> Any:
+    """What a picture shows: a dict with `pred_label`, `pred_score`, `pred_class` and `pred_scores`.
+
+    pred_scores (K,): the softmax of the logits; pred_label: the index of the largest; pred_score: that largest
+    probability; pred_class: the label's name.
+
+    `model` is a name whose weights can be had (shipped, mmpretrain's, or a repository on the hub), a directory, or a
+    model. `img` is a picture: a path, a Pillow picture, or an array (H, W), (H, W, C) or (C, H, W), in RGB order; or a
+    list of them, which gives a list of dicts. A model that was not loaded from a directory with a
+    `preprocessor_config.json` gets pictures of its config's size, with ImageNet's mean and deviation, unless
+    `image_processor` is given.
+
+    Raises ValueError, TypeError or OSError for a model or a picture that cannot be had.
+    Source: mmpretrain, `apis/image_classification.py`.
+    """
+    if not isinstance(model, PreTrainedModel):
+        model = get_model(model, pretrained=True)
+    processor = image_processor or processor_of(model)
+    fast = model if model.is_fused else fuse(model)
+    labels = class_names([name for _, name in sorted(model.config.id2label.items())])
+    several = isinstance(img, Sequence) and not isinstance(img, str)
+    pictures = list(img) if several else [img]
+    results = []
+    for start in range(0, len(pictures), BATCH):
+        some = [load_image(picture) for picture in pictures[start : start + BATCH]]
+        probs = ops.softmax(fast(processor(some, return_tensors="np")["pixel_values"]).logits)
+        results += [_prediction(row, labels) for row in probs]
+    return results if several else results[0]
+
+
+def processor_of(model: PreTrainedModel) -> BaseImageProcessor:
+    """The image processor that lies beside a model's weights, or its family's for ImageNet, at the model's size."""
+    if model.source is None or not (model.source / "preprocessor_config.json").exists():
+        return PROCESSORS[model.config.model_type](model.config.image_size)
+    processor = AutoImageProcessor.from_pretrained(model.source)
+    stored: Any = AutoConfig.from_pretrained(model.source)
+    same = stored.image_size == model.config.image_size
+    return processor if same else for_size(processor, model.config.image_size)
+
+
+def for_size(processor: BaseImageProcessor, side: int) -> BaseImageProcessor:
+    """The same image processor for pictures of `side` x `side`; what it resizes to before a crop grows as much."""
+    settings = processor.to_dict()
+    before = final_size(processor)[0]
+    for name in ("size", "crop_size"):
+        if settings.get(name):
+            settings[name] = {key: round(value * side / before) for key, value in settings[name].items()}
+    return type(processor).from_dict(settings)
+
+
+def final_size(processor: BaseImageProcessor) -> tuple[int, int]:
+    """Height and width of what a processor hands on."""
+    size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else processor.size
+    size = size or processor.size
+    return (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
+
+
+def _prediction(scores: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    label = int(scores.argmax())
+    return {
+        "pred_scores": scores, "pred_label": label, "pred_score": float(scores[label]), "pred_class": labels[label],
+    }  # fmt: skip
