@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def source(*things: Any) -> None:
     """Show the source of functions or classes of the package, as it is installed here."""
     for thing in things:
         name = f"{thing.__module__}.{thing.__qualname__}"
-        code = inspect.getsource(thing).rstrip()
+        code = textwrap.dedent(inspect.getsource(thing)).rstrip()
         display({"text/markdown": f"`{name}`\n\n```python\n{code}\n```", "text/plain": code}, raw=True)
 
 

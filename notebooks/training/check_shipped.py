@@ -3,14 +3,14 @@
     python notebooks/training/check_shipped.py [MODEL...]
 
 Every picture goes through npformer's image processor and model; where torch and transformers are installed the same
-pixels go through transformers' model too, and the two must name the same class for every picture. Exits with 1 if not.
+pixels go through transformers' model too, and the two must name the same class for every picture. `npformer evaluate`,
+which uses the fused model, must count as many right, at the first guess and among five. Exits with 1 if not.
 It ends with the table of the README: accuracy, parameters, multiply-adds, and the time of one picture on its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import sys
 import time
 from pathlib import Path
@@ -21,17 +21,11 @@ from tqdm import tqdm
 
 from npformer import AutoImageProcessor, AutoModelForImageClassification
 from npformer.assets import model_directory, shipped_models
+from npformer.evaluate import evaluate
+from npformer.evaluate.data import read_idx
 from npformer.summary import summarize
 
 WARMUP, TIMED = 20, 300
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Read one gzipped IDX file of unsigned bytes: 2 zero bytes, type 8, rank, big-endian sizes, data."""
-    with gzip.open(path) as file:
-        raw = file.read()
-    rank = raw[3]
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(np.frombuffer(raw, ">u4", rank, 4))
 
 
 def main() -> int:
@@ -48,7 +42,7 @@ def main() -> int:
     milliseconds = {name: time_of_one(name, pictures) for name in names}
     rows, equal = [], True
     for name in names:
-        accuracy, same = compare(name, pictures, labels, args.batch_size)
+        accuracy, same = compare(name, pictures, labels, args)
         equal &= same
         rows.append(table_row(name, accuracy, milliseconds[name]))
     print("\n| model | accuracy | parameters | multiply-adds | input | one picture |")
@@ -74,30 +68,40 @@ def time_of_one(name: str, pictures: list[Image.Image]) -> float:
     return 1000 * float(np.median(seconds[WARMUP:]))
 
 
-def compare(name: str, pictures: list[Image.Image], labels: np.ndarray, batch_size: int) -> tuple[float, bool]:
-    """Returns npformer's accuracy, and whether PyTorch, where it is installed, names the same classes."""
+def compare(name: str, pictures: list[Image.Image], labels: np.ndarray, args) -> tuple[float, bool]:
+    """Returns npformer's accuracy, and whether PyTorch, where it is installed, and `npformer evaluate` agree."""
     model, processor = load(name)
     theirs = pytorch_model(name)
     ours_said, theirs_said, largest = [], [], 0.0
-    for start in tqdm(range(0, len(pictures), batch_size), desc=name, unit="batch"):
-        pixel_values = processor(pictures[start : start + batch_size], return_tensors="np")["pixel_values"]
+    for start in tqdm(range(0, len(pictures), args.batch_size), desc=name, unit="batch"):
+        pixel_values = processor(pictures[start : start + args.batch_size], return_tensors="np")["pixel_values"]
         logits = model(pixel_values).logits
-        ours_said.append(logits.argmax(-1))
+        ours_said.append(logits)
         if theirs is not None:
             expected = theirs(pixel_values)
-            theirs_said.append(expected.argmax(-1))
+            theirs_said.append(expected)
             largest = max(largest, float(np.abs(logits - expected).max()))
     said = np.concatenate(ours_said)
-    accuracy = float(np.mean(said == labels))
-    print(f"{name}\n  npformer: {accuracy:.2%} of {len(labels)}")
+    accuracy = float(np.mean(said.argmax(-1) == labels))
+    metrics = evaluate(name, args.data)
+    counted = metrics.hits1, metrics.hits5
+    print(f"{name}\n  npformer:          {accuracy:.2%} of {len(labels)}")
+    print(f"  npformer evaluate: {counted[0]} right, {counted[1]} in five")
     if theirs is None:
-        print("  PyTorch:  not installed, not compared")
-        return accuracy, True
+        print("  PyTorch:           not installed, not compared")
+        return accuracy, counted == hits(said, labels)
     also = np.concatenate(theirs_said)
-    same = int(np.sum(said == also))
-    print(f"  PyTorch:  {np.mean(also == labels):.2%}")
+    expected_hits = hits(also, labels)
+    same = int(np.sum(said.argmax(-1) == also.argmax(-1)))
+    print(f"  PyTorch:           {expected_hits[0]} right, {expected_hits[1]} in five")
     print(f"  same class on {same} of {len(labels)}; largest difference of a logit {largest:.1e}")
-    return accuracy, same == len(labels)
+    return accuracy, same == len(labels) and counted == expected_hits
+
+
+def hits(logits: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
+    """How many labels are the first guess, and how many are among the first five."""
+    best = np.argsort(-logits, axis=-1, kind="stable")[:, :5] == labels[:, None]
+    return int(best[:, 0].sum()), int(best.any(1).sum())
 
 
 def table_row(name: str, accuracy: float, milliseconds: float) -> str:

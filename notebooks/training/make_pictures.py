@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from check_shipped import read_idx
+
+from npformer.evaluate.data import read_idx
 
 EACH = 50
 

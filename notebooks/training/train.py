@@ -16,7 +16,6 @@ that are only mirrored, since the test pictures are centred. `RECIPES` holds eac
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
 import time
@@ -44,6 +43,8 @@ from transformers.models.deprecated.efficientformer import (
     EfficientFormerForImageClassification,
     EfficientFormerImageProcessor,
 )
+
+from npformer.evaluate.data import read_idx
 
 LABELS = [
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -182,17 +183,6 @@ RECIPES = {
         [Cycle(13, 2e-3, shift=7), Cycle(4, 1e-3, shift=0)], bfloat16=True,
     ),
 }  # fmt: skip
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Read one gzipped IDX file of unsigned bytes: 2 zero bytes, type 8, rank, big-endian sizes, data."""
-    with gzip.open(path) as file:
-        raw = file.read()
-    if raw[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path} is not an IDX file of unsigned bytes")
-    rank = raw[3]
-    shape = np.frombuffer(raw, ">u4", rank, 4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 def enlarge(pictures: np.ndarray, recipe: Recipe) -> torch.Tensor:

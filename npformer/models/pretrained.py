@@ -233,7 +233,7 @@ def _warn_of_wrong_preprocessing(pixel_values: Array) -> None:
     low, high = float(pixel_values.min()), float(pixel_values.max())
     if high > BRIGHTEST or low < -BRIGHTEST:
         told = f"reach from {low:.3g} to {high:.3g}, as if they were neither rescaled to 0..1 nor normalised"
-    elif low >= 0 and 0.5 < high <= 1:
+    elif 0 <= low < high <= 1 and high > 0.5:
         told = f"lie between 0 and 1 (mean {float(pixel_values.mean()):.2f}), as if they were not normalised"
     else:
         return
