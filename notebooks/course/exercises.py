@@ -75,14 +75,15 @@ def expect_array(answer: Any, truth: Any, what: str, *, tolerance: float = 1e-10
     got, wanted = np.asarray(answer), np.asarray(truth)
     if got.dtype.kind not in "biufc":
         raise Wrong(f"{what} should be numbers, not {type(answer).__name__}.")
+    scale = max(1.0, float(np.abs(wanted).max(initial=0)))
+    if got.shape == wanted.shape and np.abs(got - wanted).max(initial=0) <= tolerance * scale:  # NaN is not
+        return
+    for sentence, mistake in (hints or {}).items():
+        mistaken = np.asarray(mistake)
+        if got.shape == mistaken.shape and np.abs(got - mistaken).max(initial=0) <= tolerance * scale:
+            raise Wrong(sentence)
     if got.shape != wanted.shape:
         raise Wrong(f"{what} should have the shape {wanted.shape}, yours has {got.shape}.")
-    scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-    if not np.abs(got - wanted).max(initial=0) <= tolerance * scale:  # written so that NaN is wrong too
-        for sentence, mistake in (hints or {}).items():
-            mistaken = np.asarray(mistake)
-            if got.shape == mistaken.shape and np.abs(got - mistaken).max(initial=0) <= tolerance * scale:
-                raise Wrong(sentence)
-        where = np.unravel_index(np.argmax(np.nan_to_num(np.abs(got - wanted), nan=np.inf)), wanted.shape)
-        place = f" at {tuple(int(i) for i in where)}" if wanted.ndim else ""
-        raise Wrong(f"{what} is off: yours{place} is {got[where]:.6g}, it should be {wanted[where]:.6g}.")
+    where = np.unravel_index(np.argmax(np.nan_to_num(np.abs(got - wanted), nan=np.inf)), wanted.shape)
+    place = f" at {tuple(int(i) for i in where)}" if wanted.ndim else ""
+    raise Wrong(f"{what} is off: yours{place} is {got[where]:.6g}, it should be {wanted[where]:.6g}.")
