@@ -154,7 +154,7 @@ def scale_and_shift(answer):
 def prepare_l3(answer):
     rng = np.random.default_rng()
     processor = EfficientFormerImageProcessor(size={"shortest_edge": 256})
-    for height, width in [(int(rng.integers(30, 90)), int(rng.integers(91, 170))), (131, 77)]:
+    for height, width in [(61, 102), (int(rng.integers(91, 170)), int(rng.integers(30, 90)))]:
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         wanted = processor(image, return_tensors="np").pixel_values
         got = answer(image)
