@@ -78,7 +78,7 @@ def errors_page(metrics: Metrics, data: DataSet, name: str) -> str:
         '<div class="wide"><table><thead><tr><th scope="col">is</th><th scope="col">taken for</th>'
         f'<th scope="col">pictures</th></tr></thead>\n<tbody>{rows}</tbody></table></div>'
     )
-    told = f"<p>{escape(summary_text(metrics, name, False))}</p>"
+    told = "".join(f"<p>{escape(line)}</p>\n" for line in summary_text(metrics, name, False).splitlines() if line)
     sections = [told, section("pairs", "What is taken for what", table)]
     heading = "The mistakes made with the most confidence"
     sections.append(section("worst", heading, f'<div class="worst">\n{"".join(shown)}</div>'))
@@ -109,14 +109,15 @@ def plot(metrics: Metrics, path: Path) -> None:
                 left.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(drawn, ax=left, label="%", shrink=0.8)
     bins = metrics.calibration
-    filled = [(confidence, accuracy, n) for n, confidence, accuracy in bins if n]
+    filled = [(confidence, accuracy) for n, confidence, accuracy in bins if n]
     right.plot([0, 1], [0, 1], color="#888888", linestyle="--", label="confidence = accuracy")
     right.bar(
         [(i + 0.5) / BINS for i in range(BINS)], [accuracy for _, _, accuracy in bins], 0.9 / BINS, color="#88ccee"
     )
-    right.plot([c for c, _, _ in filled], [a for _, a, _ in filled], "o-", color="#332288")
-    for confidence, accuracy, n in filled:
-        right.annotate(f"{n:,}", (confidence, accuracy), xytext=(0, -14), textcoords="offset points", ha="center")
+    right.plot([confidence for confidence, _ in filled], [accuracy for _, accuracy in filled], "o-", color="#332288")
+    for number, (n, _, _) in enumerate(bins):
+        if n:
+            right.text((number + 0.5) / BINS, 0.02, f"{n:,}", ha="center", fontsize=9)
     error = 100 * metrics.calibration_error
     right.set(
         xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence of the best guess", ylabel="share that is right",
