@@ -26,7 +26,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows in columns: text to the left, numbers to the right."""
     lines = [list(map(str, head)), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    numbers = [all(not isinstance(row[i], str) or row[i].lstrip("-")[:1].isdigit() for row in rows) for i in range(len(head))]
+    numbers = [
+        all(not isinstance(row[i], str) or row[i] in ("", "-") or row[i].lstrip("+-")[:1].isdigit() for row in rows)
+        for i in range(len(head))
+    ]
     for line in lines:
         cells = zip(line, widths, numbers, strict=True)
         print("  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip())

@@ -1,7 +1,7 @@
 """Random weights that are worth timing.
 
 Freshly initialised networks hold layer scales of 1e-5 and statistics of exactly 0 and 1. Their branches fade out
-within a few blocks, some into denormals, numbers below 1e-38 that processors take a hundred times longer for: what is
+within a few blocks, some into denormals, numbers below 1e-38 that many processors take much longer for: what is
 timed then is no network. Merely larger weights explode in deep networks, or leave no trace of the picture in the
 logits. So weights are random here, and batch norms' statistics what training makes them: those of what passes.
 """
