@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,14 +15,9 @@ from .image import BaseImageProcessor
 from .models.auto import AutoConfig, AutoImageProcessor
 from .models.pretrained import PreTrainedModel
 from .models.registry import PROCESSORS, get_model
-from .picture import load_image
-
-if TYPE_CHECKING:
-    pass
+from .picture import describe, load_image
 
 BATCH = 16  # pictures run together
-
-Source = "str | os.PathLike[str] | Picture | Array"
 
 
 def inference_model(
@@ -45,12 +40,18 @@ def inference_model(
     Raises ValueError, TypeError or OSError for a model or a picture that cannot be had.
     Source: mmpretrain, `apis/image_classification.py`.
     """
-    if not isinstance(model, PreTrainedModel):
+    if isinstance(model, str | Path):
         model = get_model(model, pretrained=True)
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(f"model is {describe(model)}, but inference_model takes a name, a directory or a model")
+    if not hasattr(model, model.base_model_prefix) or not model.config.num_labels:
+        raise TypeError(f"model must be a classifier, got {_without_classes(model)}")
+    if image_processor is not None and not callable(image_processor):
+        raise TypeError(f"image_processor is {describe(image_processor)}, but an image processor is needed")
     processor = image_processor or processor_of(model)
     fast = model if model.is_fused else fuse(model)
     labels = class_names([name for _, name in sorted(model.config.id2label.items())])
-    several = isinstance(img, Sequence) and not isinstance(img, str)
+    several = isinstance(img, Sequence) and not isinstance(img, str | bytes)
     pictures = list(img) if several else [img]
     results = []
     for start in range(0, len(pictures), BATCH):
@@ -62,9 +63,12 @@ def inference_model(
 
 def processor_of(model: PreTrainedModel) -> BaseImageProcessor:
     """The image processor that lies beside a model's weights, or its family's for ImageNet, at the model's size."""
-    if model.source is None or not (model.source / "preprocessor_config.json").exists():
+    if model.source is None:
         return PROCESSORS[model.config.model_type](model.config.image_size)
-    processor = AutoImageProcessor.from_pretrained(model.source)
+    try:
+        processor = AutoImageProcessor.from_pretrained(model.source)  # of timm's directories it is in config.json
+    except FileNotFoundError:
+        return PROCESSORS[model.config.model_type](model.config.image_size)
     stored: Any = AutoConfig.from_pretrained(model.source)
     same = stored.image_size == model.config.image_size
     return processor if same else for_size(processor, model.config.image_size)
@@ -85,6 +89,11 @@ def final_size(processor: BaseImageProcessor) -> tuple[int, int]:
     size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else processor.size
     size = size or processor.size
     return (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
+
+
+def _without_classes(model: PreTrainedModel) -> str:
+    bare = not hasattr(model, model.base_model_prefix)
+    return f"{type(model).__name__}{', which has no head' if bare else ' with num_labels = 0'}"
 
 
 def _prediction(scores: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,10 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -24,8 +27,8 @@ def cache() -> Path:
 def download(url: str, path: Path, sha256: str) -> Path:
     """Fetch `url` to `path` unless it is there; `sha256` is how its hash begins, in hexadecimal.
 
-    Raises OSError where the server cannot be reached or does not have it, ValueError for another file than expected;
-    `path` then does not exist.
+    Raises OSError where the server cannot be reached, does not have it or breaks off, ValueError for another file than
+    expected; `path` then does not exist.
     """
     if path.exists():
         return path
@@ -33,7 +36,7 @@ def download(url: str, path: Path, sha256: str) -> Path:
     digest = hashlib.sha256()
     with replacing(path) as partial, _open(url) as answer, open(partial, "wb") as file:
         with _progress(path.name, int(answer.headers.get("Content-Length") or 0)) as bar:
-            while piece := answer.read(PIECE):
+            for piece in _pieces(url, answer):
                 file.write(piece)
                 digest.update(piece)
                 bar.update(len(piece))
@@ -45,13 +48,35 @@ def download(url: str, path: Path, sha256: str) -> Path:
     return path
 
 
-def _open(url: str):  # type: ignore[no-untyped-def]
+def _open(url: str) -> Any:
     try:
         return urlopen(Request(url, headers={"User-Agent": "npformer"}), timeout=SECONDS)
     except HTTPError as error:
+        error.close()
         raise OSError(f"{url} cannot be fetched: the server answers {error.code} {error.reason}") from None
     except URLError as error:
         raise OSError(f"{url} cannot be fetched: {error.reason}") from None
+    except (OSError, HTTPException) as error:  # it hangs up, is silent for too long, or speaks no HTTP
+        raise OSError(f"{url} cannot be fetched: {_told(error)}") from None
+
+
+def _pieces(url: str, answer: Any) -> Iterator[bytes]:
+    """What the server sends, piece by piece. Raises OSError where it sends less than it said."""
+    size, there = answer.headers.get("Content-Length"), 0
+    try:
+        while piece := answer.read(PIECE):
+            there += len(piece)
+            yield piece
+    except HTTPException:  # sent in chunks, of which one is not whole
+        raise OSError(f"{url} cannot be fetched: the server breaks off") from None
+    except OSError as error:
+        raise OSError(f"{url} cannot be fetched: {_told(error)}") from None
+    if size is not None and there < int(size):  # http.client says nothing of it
+        raise OSError(f"{url} cannot be fetched: the server breaks off after {there:,} of {int(size):,} bytes")
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _progress(name: str, size: int):  # type: ignore[no-untyped-def]

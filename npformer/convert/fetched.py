@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..checkpoint.download import cache, download
 from ..checkpoint.sources import mmpretrain
+from ..models.config import CONFIG_NAME
 from .pipeline import load_checkpoint
 
 
@@ -18,6 +19,10 @@ def directory_of(name: str) -> Path:
     directory = cache() / "models" / f"{name}-{digest}"
     if not directory.exists():
         path = download(mmpretrain.SERVER + file, cache() / "downloads" / file, digest)
-        load_checkpoint(path, variant=name).save(directory)
-        path.unlink()
+        try:
+            load_checkpoint(path, variant=name).save(directory)
+        except FileExistsError:  # another process was faster
+            if not (directory / CONFIG_NAME).is_file():
+                raise
+        path.unlink(missing_ok=True)
     return directory

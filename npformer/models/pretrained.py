@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,11 +19,13 @@ from ..checkpoint.safetensors_file import INDEX_NAME, WEIGHTS_NAME
 from ..fast.threads import get_num_threads, run, sharing
 from ..nn import Conv2d, Identity, Linear, Module, is_watched
 from ..ops import Array
+from ..picture import warn
 from .config import CONFIG_NAME, PretrainedConfig, is_whole, read_config, require, to_json
 from .outputs import Arrays, ModelOutput, concatenate, none_of
 from .timm_config import is_timm_config
 
-BRIGHTEST = 20.0  # beyond any normalised picture
+BRIGHTEST = 32.0  # beyond any normalised picture
+_SEEN: ContextVar[bool] = ContextVar("npformer_seen", default=False)  # inside a call that has looked at the pictures
 
 
 class PreTrainedModel(Module):
@@ -41,10 +44,14 @@ class PreTrainedModel(Module):
 
     def __call__(self, pixel_values: Array | None = None, *inputs: Any, **options: Any) -> Any:
         """Run `forward`. A fused model shares out its work to threads: the pictures of a batch, or parts of one."""
-        call = super().__call__
         if not self.is_fused:
-            return call(pixel_values, *inputs, **options)
+            return super().__call__(pixel_values, *inputs, **options)
         pixel_values = self.check_pixel_values(pixel_values)
+        with _seen():
+            return self._call_fused(pixel_values, *inputs, **options)
+
+    def _call_fused(self, pixel_values: Array, *inputs: Any, **options: Any) -> Any:
+        call = super().__call__
         if self.pictures_at_once is not None and not len(pixel_values):  # nothing to share out
             return none_of(call(np.zeros((1, *pixel_values.shape[1:]), self.dtype), *inputs, **options))
         if self.pictures_at_once is None or is_watched() or len(pixel_values) == 1:
@@ -55,7 +62,8 @@ class PreTrainedModel(Module):
         results: list[Any] = [None] * len(starts)
 
         def part(number: int, some: Array) -> None:
-            results[number] = call(some, *inputs, **options)
+            with _seen():  # a thread knows nothing of it
+                results[number] = call(some, *inputs, **options)
 
         with sharing():
             run([partial(part, number, pixel_values[start : start + step]) for number, start in enumerate(starts)])
@@ -226,21 +234,30 @@ class PreTrainedModel(Module):
 def _warn_of_wrong_preprocessing(pixel_values: Array) -> None:
     """Notice pictures that were not rescaled, or not normalised: their values are where no normalised picture's are.
 
-    Normalised values have both signs, and even EfficientNet's, divided by the deviation twice, stay within 12.
+    Normalised values have both signs, and even EfficientNet's, divided by the deviation twice, stay within 12 (within
+    30 where `rescale_offset` makes them -1..1 before). Those of a light picture may all be positive, but they hardly
+    begin near 0 and end below 1, as those of a picture that was only rescaled do.
     """
-    if not pixel_values.size:
+    if _SEEN.get() or not pixel_values.size:
         return
     low, high = float(pixel_values.min()), float(pixel_values.max())
     if high > BRIGHTEST or low < -BRIGHTEST:
         told = f"reach from {low:.3g} to {high:.3g}, as if they were neither rescaled to 0..1 nor normalised"
-    elif 0 <= low < high <= 1 and high > 0.5:
+    elif 0 <= low < 0.1 and 0.5 < high <= 1:
         told = f"lie between 0 and 1 (mean {float(pixel_values.mean()):.2f}), as if they were not normalised"
     else:
         return
-    warnings.warn(
-        f"pixel_values {told}; if that is not meant, let the model's image processor prepare the pictures",
-        stacklevel=5,
-    )
+    warn(f"pixel_values {told}; if that is not meant, let the model's image processor prepare the pictures")
+
+
+@contextmanager
+def _seen() -> Iterator[None]:
+    """Look at the pictures no more: a model calls the one within it, on several threads, with parts of a batch."""
+    token = _SEEN.set(True)
+    try:
+        yield
+    finally:
+        _SEEN.reset(token)
 
 
 def _read_state(directory: Path) -> dict[str, np.ndarray]:

@@ -129,6 +129,7 @@ def _for_pictures_of(model: PreTrainedModel, size: Any) -> PreTrainedModel:
     """The model for another size of picture: EfficientFormer's attention biases resized, others as they are."""
     if isinstance(model.config, efficientformer.EfficientFormerConfig) and model.config.num_meta3d_blocks:
         require(is_whole(size, 1), "image_size", size, "a whole number of pixels")
+        size = int(size)
         tokens = max(efficientformer.token_grid(model.config, size, size))
         model = model if tokens == model.config.resolution else resize_attention_biases(model, tokens)
     model.config.image_size = size
@@ -141,16 +142,22 @@ def model_config(name: str | Path, **overrides: Any) -> tuple[PretrainedConfig, 
     found = find_variant(name)
     if found is None:
         config = AutoConfig.from_pretrained(_directory(name), **overrides)
+        if "image_size" in overrides:
+            _fit_bias_table(config, overrides)
         return config, classifier_named(config.model_type, config.architectures)
     variant, settings = found
     architecture = VARIANTS[variant].architecture
     architecture.config_class.check_overrides(overrides)
     labels = {} if "id2label" in overrides else {"num_labels": 1000}
     config = architecture.config_class.for_variant(variant, **{**labels, **settings, **overrides})
-    if isinstance(config, efficientformer.EfficientFormerConfig) and "resolution" not in overrides:
-        # The bias table is made for one size of picture, so another size needs another table.
-        config.resolution = max(efficientformer.token_grid(config, config.image_size, config.image_size))
+    _fit_bias_table(config, overrides)
     return config, architecture
+
+
+def _fit_bias_table(config: PretrainedConfig, overrides: dict[str, Any]) -> None:
+    """Set the resolution of an EfficientFormer by its image_size: its bias table is for one size of picture."""
+    if isinstance(config, efficientformer.EfficientFormerConfig) and "resolution" not in overrides:
+        config.resolution = max(efficientformer.token_grid(config, config.image_size, config.image_size))
 
 
 def image_processor(name: str | Path, image_size: int | None = None) -> BaseImageProcessor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ops import Array
+from .config import is_whole
 from .efficientformer import EfficientFormerSelfAttention, picture_side
 from .pretrained import PreTrainedModel
 
@@ -28,11 +29,11 @@ def resize_attention_biases(model: PreTrainedModel, resolution: int) -> PreTrain
     if getattr(config, "model_type", None) != "efficientformer":
         raise TypeError(f"model must be an EfficientFormer, got {type(model).__name__}")
     model.refuse_fused("resizing attention biases")
-    if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 1:
+    if not is_whole(resolution, 1):
         raise ValueError(f"resolution must be a whole number of tokens of at least 1, got {resolution!r}")
     if not model.config.num_meta3d_blocks:
         raise ValueError("model has no attention block, so no table of biases; it takes pictures of any size")
-    settings = {**model.config.to_dict(), "resolution": resolution}
+    settings = {**model.config.to_dict(), "resolution": int(resolution)}
     twin_config = type(model.config).from_dict(settings)
     twin_config.image_size = picture_side(twin_config)
     twin = type(model)(twin_config, init_weights=False)  # type: ignore[call-arg]

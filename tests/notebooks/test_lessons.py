@@ -76,7 +76,8 @@ def test_numbers_in_prose_are_computed_in_the_notebook(path):
 
 
 def prose(text):
-    """What is said: without code, links' addresses, and references to figures and exercises."""
+    """What is said: without code, links' addresses, references, reading times, and powers of ten (1e-12)."""
+    text = re.sub(r"Time: about \d+ minutes|\b\d+e-?\d+", " ", text)
     text = re.sub(r"```.*?```", " ", text, flags=re.DOTALL)
     text = re.sub(r"\]\([^)]*\)", "]", text)
     return re.sub(
