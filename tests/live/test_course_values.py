@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
 PYTORCH = Path(__file__).parents[2] / "notebooks" / "pytorch"
 sys.path.insert(0, str(PYTORCH))
 from record import values  # noqa: E402
