@@ -68,6 +68,8 @@ def processor_of(model: PreTrainedModel) -> BaseImageProcessor:
     try:
         processor = AutoImageProcessor.from_pretrained(model.source)  # of timm's directories it is in config.json
     except FileNotFoundError:
+        if not model.source.is_dir():  # gone since it was loaded: what it said is not to be guessed
+            raise
         return PROCESSORS[model.config.model_type](model.config.image_size)
     stored: Any = AutoConfig.from_pretrained(model.source)
     same = stored.image_size == model.config.image_size

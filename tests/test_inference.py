@@ -241,6 +241,14 @@ def test_a_directory_without_a_processor_gets_imagenets_too(class_name: str, tmp
         assert_predicts(inference_model(given, colours()), scores, [f"LABEL_{n}" for n in range(5)], atol=1e-4)
 
 
+def test_a_directory_that_is_gone_is_not_guessed_at(tmp_path: Path) -> None:
+    get_model("efficientnet-fashion", pretrained=True).save_pretrained(tmp_path / "saved")
+    model = get_model(tmp_path / "saved", pretrained=True)
+    (tmp_path / "saved").rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match="saved"):
+        inference_model(model, SAMPLES[0])
+
+
 def test_a_directorys_own_processor_is_used(tmp_path: Path) -> None:
     model = tiny.model(SWIFT)
     model.save_pretrained(tmp_path)

@@ -25,7 +25,7 @@ def test_its_python_runs_from_top_to_bottom(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    ["python -m pip install . && npformer classify", 'python -m pip install -e ".[test]" && python -m pytest'],
+    ["python -m pip install . && npformer classify", 'python -m pip install -e ".[test]" && python -m pytest -n auto'],
 )
 def test_its_two_commands_are_what_the_whole_check_runs(command):
     assert command in README

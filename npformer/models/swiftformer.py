@@ -52,8 +52,8 @@ class SwiftFormerConfig(PretrainedConfig):
     drop_conv_encoder_rate.
 
     attention_norm: what the scores q @ w_g, one per token, are turned into before they weight the sum of the queries.
-    Two generations of checkpoints, with the same names and shapes, differ here, and each gives nonsense with the
-    other's setting:
+    Two generations of checkpoints, with the same names and shapes, differ here, and each was trained for one
+    setting, though a network may hardly notice the other (the shipped one does not: lesson 9 of the course):
 
     - "ones" (the first release of March 2023, transformers, and the `MBZUAI/swiftformer-*` files): a softmax over the
       last axis, which has length one. Every weight is exp(a) / exp(a) = 1, so the global query is the plain sum of all
