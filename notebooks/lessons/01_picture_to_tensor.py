@@ -762,10 +762,10 @@ checks.new_size(new_size)
 #     return (edge, longer) if height < width else (longer, edge)
 # ```
 #
-# </details>
-#
 # Cut off or rounded is one pixel of difference, and one pixel moves the crop, so all values change: bit-for-bit ports
 # fail here.
+#
+# </details>
 #
 # ### Exercise 1.2: nearest
 #
@@ -799,10 +799,10 @@ checks.nearest(nearest)
 #     return image[rows][:, columns]
 # ```
 #
-# </details>
-#
 # Without the half, the picture is shifted up and left by half a new pixel: PyTorch's `mode="nearest"` does that, and
 # `mode="nearest-exact"` was added to do what Pillow does.
+#
+# </details>
 #
 # ### Exercise 1.3: back to a picture
 #
@@ -836,9 +836,9 @@ checks.to_picture(to_picture)
 #     return np.moveaxis(np.rint(fractions * 255).clip(0, 255), 0, -1).astype(np.uint8)
 # ```
 #
-# </details>
-#
 # `astype(np.uint8)` cuts off: without `rint`, many pixels come back one too dark.
+#
+# </details>
 #
 # ### Exercise 1.4: one multiplication, one addition
 #
@@ -871,10 +871,10 @@ checks.scale_and_shift(scale_and_shift)
 #     return factor / divisor, -(mean + (1 if offset else 0)) / divisor
 # ```
 #
-# </details>
-#
 # The mean is divided twice too: the second division comes after it was taken off. With `offset`, the 1 is subtracted
 # after the rescaling, so `factor` does not touch it.
+#
+# </details>
 #
 # ### Exercise 1.5: the whole way for EfficientFormer-L3
 #
@@ -911,10 +911,10 @@ checks.prepare_l3(prepare_l3)
 #     return x[None]
 # ```
 #
-# </details>
-#
 # Crop before resizing, or normalise before resizing, and the numbers differ: of these steps only rescaling and
 # cropping could trade places.
+#
+# </details>
 #
 # ## Further reading
 #

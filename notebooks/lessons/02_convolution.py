@@ -617,10 +617,10 @@ checks.output_size(output_size)
 #     return room // s + 1
 # ```
 #
-# </details>
-#
 # Rounding down drops the pixels at the end that a last, incomplete step would need. With 224 pixels, kernel 3,
 # stride 2 and padding 1, the padding on the right is never read.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 2.2: count multiply-adds
@@ -658,10 +658,10 @@ checks.multiply_adds(multiply_adds)
 #     return batch * filters * rows * columns * per_group * kH * kW
 # ```
 #
-# </details>
-#
 # Groups need no case of their own: a depthwise filter has one channel, and so a $C$-th of the cost. That is the idea
 # of MobileNet, on which EfficientNet's blocks are built.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 2.3: im2col of one channel
@@ -697,10 +697,10 @@ checks.im2col_one(im2col_one)
 #     return np.stack(shifted)  # (k * k, rows * columns)
 # ```
 #
-# </details>
-#
 # The loop runs over the kernel's few places, not over the picture's many. That is most of the speed in the timings
 # above.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 2.4: a convolution by tensordot
@@ -739,10 +739,10 @@ checks.conv2d(conv2d)
 #     return np.moveaxis(out, -1, 1) + bias[:, None, None]
 # ```
 #
-# </details>
-#
 # `tensordot` makes im2col's matrix inside, by copying the windows, and calls the same matrix product. The view is
 # free, but the product needs its numbers side by side.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 2.5: build a stem
@@ -778,10 +778,10 @@ checks.stem(my_stem)
 #     return np.maximum(ops.conv2d(x, weight2, bias2, stride=2, padding=1), 0)  # (B, C, H/4, W/4)
 # ```
 #
-# </details>
-#
 # Together the two see a window of 7 x 7 pixels of the picture, with fewer weights than one 7 x 7 convolution would
 # have, and a bend in between.
+#
+# </details>
 
 # %% [markdown]
 # ## Further reading

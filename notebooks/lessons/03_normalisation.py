@@ -630,9 +630,9 @@ checks.batch_norm(batch_norm)
 #     return x * scale[:, None, None] + shift[:, None, None]
 # ```
 #
-# </details>
-#
 # Where $C = W$ the wrong axis raises no error, it only gives wrong numbers. Test with sides that all differ.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 3.2: layer norm
@@ -667,10 +667,10 @@ checks.layer_norm(layer_norm)
 #     return centred / np.sqrt(variance + eps) * weight + bias
 # ```
 #
-# </details>
-#
 # NumPy's `std` and `var` are biased by default, PyTorch's `torch.std` and `torch.var` are not. Ports in either
 # direction trip over it.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 3.3: fold a batch norm
@@ -705,9 +705,9 @@ checks.fold_batch_norm(fold_batch_norm)
 #     return weight * scale[:, None, None, None], (conv_bias - mean) * scale + beta
 # ```
 #
-# </details>
-#
 # Each filter is scaled as a whole, along axis 0. Axis 1, the input channels, would be a norm *before* the convolution.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 3.4: fold what a layer norm has learned
@@ -741,10 +741,10 @@ checks.fold_layer_norm(fold_layer_norm)
 #     return weight * gamma, bias + weight @ beta
 # ```
 #
-# </details>
-#
 # Now it is the columns that are scaled, the inputs. Because `beta` is added after the multiplication by `gamma`, it
 # meets the old weight.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 3.5: a branch as one layer
@@ -790,11 +790,11 @@ checks.fold_branch(fold_branch)
 #     return one
 # ```
 #
-# </details>
-#
 # This is what `npformer.fuse` does for the second convolution of every pooling block. Try it on a real one:
 # `model.efficientformer.encoder.intermediate_stages[0].meta4D_layers.blocks[0]` has `mlp.convolution2`,
 # `mlp.batchnorm_after` and `layer_scale_2`.
+#
+# </details>
 
 # %% [markdown]
 # ## Further reading

@@ -723,9 +723,9 @@ checks.window_counts(window_counts)
 #     return np.outer(along(height), along(width))
 # ```
 #
-# </details>
-#
 # A rectangle's real pixels are real rows times real columns, which is why `ops.avg_pool2d` needs two vectors only.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 4.2: the mixer
@@ -763,9 +763,9 @@ checks.mixer(mixer)
 #     return window_sum(x) / window_sum(np.ones_like(x)) - x
 # ```
 #
-# </details>
-#
 # Summing ones in the same way counts what exists, whatever the shape of window or border.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 4.3: one filter per channel
@@ -798,9 +798,9 @@ checks.mixing_kernel(mixing_kernel)
 #     return kernel
 # ```
 #
-# </details>
-#
 # A pooling block is thus a depthwise convolution that is allowed one learned number per channel in the place of nine.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 4.4: from corner to corner
@@ -834,10 +834,10 @@ checks.blocks_to_cross(blocks_to_cross)
 #     return (side - 1 + step - 1) // step  # rounded up
 # ```
 #
-# </details>
-#
 # L1's first map of 56 x 56 would need one block fewer than it has rows; L1 has 14 blocks in all. Strides do what
 # pooling alone could not.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 4.5: MetaFormer as a function
@@ -870,10 +870,10 @@ checks.metaformer_block(metaformer_block)
 #     return mixed + scale_2[:, None, None] * mlp(mixed)
 # ```
 #
-# </details>
-#
 # Two lines hold the whole family. Put attention in for `mixer` and you have a transformer; put `np.zeros_like`, and
 # you have the network that the paper calls identity mapping.
+#
+# </details>
 
 # %% [markdown]
 # ## Further reading

@@ -581,9 +581,9 @@ checks.sigmoid(sigmoid)
 #     return np.where(x >= 0, 1, e) / (1 + e)
 # ```
 #
-# </details>
-#
 # For negative $x$: multiply above and below by $e^x$, and $1 / (1 + e^{-x})$ becomes $e^x / (1 + e^x)$.
+#
+# </details>
 #
 # ### Exercise 5.2: tanh GELU
 #
@@ -612,9 +612,9 @@ checks.gelu_tanh(gelu_tanh)
 #     return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 # ```
 #
-# </details>
-#
 # $\sqrt{2/\pi}$ makes the slope at 0 right, and 0.044715 was fitted to the rest.
+#
+# </details>
 #
 # ### Exercise 5.3: log_softmax along any axis
 #
@@ -646,9 +646,9 @@ checks.log_softmax(log_softmax)
 #     return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
 # ```
 #
-# </details>
-#
 # The sum is at least 1, the exponential of the shifted maximum itself, so its logarithm is never in danger.
+#
+# </details>
 #
 # ### Exercise 5.4: erf from a table book
 #
@@ -690,10 +690,10 @@ checks.short_erf(short_erf)
 #     return np.copysign(1 - polynomial * np.exp(-x * x), x)
 # ```
 #
-# </details>
-#
 # erf is odd. Note $t$: the same trick as in `ops.erf`, an infinite range bent into a short one. Ports of GELU to
 # shader languages often hold this very formula; in a comparison it shows as an error of a few 1e-8, far below tanh's.
+#
+# </details>
 #
 # ### Exercise 5.5: factors that cost nothing
 #
@@ -724,10 +724,10 @@ checks.fold(fold)
 #     return w1 / 2, b1 / 2, w2
 # ```
 #
-# </details>
-#
 # $x\,\sigma(x) = 2y \cdot (1 + \tanh y) / 2 = y\,(1 + \tanh y)$: the two factors cancel, so only the first layer
 # changes. For GELU they do not, and the second layer gets one as well.
+#
+# </details>
 #
 # ## Further reading
 #

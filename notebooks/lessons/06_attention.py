@@ -750,10 +750,10 @@ checks.attention(attention)
 #     return weights / weights.sum(axis=-1, keepdims=True) @ value
 # ```
 #
-# </details>
-#
 # Taking the largest score out of a row divides its numerator and denominator by the same number, so nothing changes
 # but the size of what `exp` gets to see.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 6.2: the index table
@@ -787,9 +787,9 @@ checks.bias_index(bias_index)
 #     return np.abs(y[:, None] - y) * width + np.abs(x[:, None] - x)
 # ```
 #
-# </details>
-#
 # A square grid forgives mixing up height and width; that is why the check does not use one.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 6.3: gather the bias, and put it to use
@@ -821,10 +821,10 @@ checks.bias_only(bias_only)
 #     return ops.softmax(table[:, index], dim=-1) @ value  # (h, N, N) @ (B, h, N, e)
 # ```
 #
-# </details>
-#
 # With queries of zero the layer is a fixed filter: each head a weighted mean over the map, the same for all pictures.
 # Attention with a bias holds such filters within it, and can add to them what the picture says.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 6.4: part the heads
@@ -858,10 +858,10 @@ checks.split_heads(split_heads)
 #     return parted[..., :d], parted[..., d : 2 * d], parted[..., 2 * d :]
 # ```
 #
-# </details>
-#
 # Other networks store all queries first, then all keys, then all values. Both layouts have the same shape, and a
 # weight matrix does not say which one it is for.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 6.5: the whole layer
@@ -902,10 +902,10 @@ checks.attention_layer(attention_layer)
 #     return ops.linear(merged, layer.projection.weight, layer.projection.bias)
 # ```
 #
-# </details>
-#
 # That is the token mixer of EfficientFormer's last stage. With a layer norm before it, an MLP after it and two
 # additions it is the whole block, which the next lesson puts into the network.
+#
+# </details>
 
 # %% [markdown]
 # ## Further reading

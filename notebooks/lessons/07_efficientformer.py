@@ -828,9 +828,9 @@ checks.meta4d_parameters(meta4d_parameters)
 #     return convolutions + norms + scales
 # ```
 #
-# </details>
-#
 # Nearly all of it is the two products $C \cdot 4C$: everything else grows with $C$ only.
+#
+# </details>
 #
 # ### Exercise 7.2: how many tokens?
 #
@@ -864,10 +864,10 @@ checks.grid(grid)
 #     return height, width
 # ```
 #
-# </details>
-#
 # Rounding up five times is the same as rounding up once: $\lceil H / 32 \rceil$. With `// 32` a picture of 200 would
 # seem to have 6 rows.
+#
+# </details>
 #
 # ### Exercise 7.3: back to a map
 #
@@ -899,10 +899,10 @@ checks.back_to_map(back_to_map)
 #     return tokens.swapaxes(1, 2).reshape(batch, channels, height, width)
 # ```
 #
-# </details>
-#
 # A reshape alone gives the right shape and nonsense: it never moves a number. Only `swapaxes` brings a channel's
 # numbers together.
+#
+# </details>
 #
 # ### Exercise 7.4: two heads
 #
@@ -936,10 +936,10 @@ checks.two_heads(two_heads)
 #     return (heads[0] + heads[1]) / 2
 # ```
 #
-# </details>
-#
 # Two linear layers averaged are one linear layer with averaged weights: at inference the second head costs nothing
 # that could not be saved.
+#
+# </details>
 #
 # ### Exercise 7.5: any EfficientFormer, from its weights alone
 #
@@ -999,10 +999,10 @@ checks.any_efficientformer(any_efficientformer)
 #     return sum(linear(pooled, *weights(p, name)) for name in heads) / len(heads)
 # ```
 #
-# </details>
-#
 # A state dict says nearly everything about a network; what it does not say is which operations connect its arrays,
 # and small numbers such as the epsilons. That is what a port gets wrong (lesson 11).
+#
+# </details>
 #
 # ## Further reading
 #

@@ -954,9 +954,9 @@ checks.depthwise(depthwise)
 #     return y
 # ```
 #
-# </details>
-#
 # Each of the $k^2$ steps is one multiplication and one addition of whole maps, which NumPy does at full speed.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 8.2: the gates
@@ -991,10 +991,10 @@ checks.gates(gates)
 #     return ops.sigmoid(hidden @ expand.T + expand_bias)  # (B, E)
 # ```
 #
-# </details>
-#
 # Every picture of the batch has gates of its own: this is the only place in the network where the weights of a layer
 # depend, in effect, on the picture.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 8.3: how many zeros?
@@ -1028,10 +1028,10 @@ checks.same_amounts(same_amounts)
 #     return total // 2, total - total // 2
 # ```
 #
-# </details>
-#
 # That the odd zero goes last is a convention; nothing in the mathematics asks for it, and all weights trained with
 # TensorFlow depend on it.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 8.4: rounding channels
@@ -1066,9 +1066,9 @@ checks.rounding(filters)
 #     return rounded + 8 if rounded < 0.9 * wide else rounded
 # ```
 #
-# </details>
-#
 # Every shape of every checkpoint from B0 to B8 follows from these three lines and `ceil`.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 8.5: a whole block
@@ -1116,10 +1116,10 @@ checks.inverted_bottleneck(inverted_bottleneck)
 #     return narrow + x if adds_input else narrow
 # ```
 #
-# </details>
-#
 # Put a stem in front, repeat this 16 times with the shapes of the table above, add a 1x1 convolution, a mean and a
 # linear layer, and you have B0.
+#
+# </details>
 
 # %% [markdown]
 # ## Further reading

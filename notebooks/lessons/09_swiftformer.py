@@ -1015,10 +1015,10 @@ checks.unit(unit)
 #     return x / np.maximum(length, 1e-12)
 # ```
 #
-# </details>
-#
 # `max` leaves ordinary vectors alone. Adding 1e-12 to the length instead would change every one of them a little, and
 # a comparison in float64 would find it.
+#
+# </details>
 #
 # ### Exercise 9.2: additive attention
 #
@@ -1053,9 +1053,9 @@ checks.my_attention(my_attention)
 #     return layer.final(layer.proj(G * key) + query)
 # ```
 #
-# </details>
-#
 # Four lines, and neither a scale nor $w_g$ among them: that is all the released layer computes.
+#
+# </details>
 #
 # ### Exercise 9.3: what it cannot see
 #
@@ -1090,11 +1090,11 @@ checks.disguise(disguise)
 #     return out
 # ```
 #
-# </details>
-#
 # The other tokens have all moved to different places, and token i cannot tell. Additive attention knows what is in the
 # picture and not where. Attention without a bias cannot tell either; it is the bias table, in EfficientFormer, that
 # can.
+#
+# </details>
 #
 # ### Exercise 9.4: where it pays
 #
@@ -1141,9 +1141,9 @@ checks.costs(additive_cost, attention_cost, answer)
 #     answer += 1
 # ```
 #
-# </details>
-#
 # In general it is 2D + 3. The last stage of XS has 49 tokens at 224 x 224: far below.
+#
+# </details>
 #
 # ### Exercise 9.5: a whole encoder block
 #
@@ -1201,10 +1201,10 @@ checks.encoder_block(encoder_block)
 #     return x + w["layer_scale_2"] * conv(hidden, "linear.fc2")
 # ```
 #
-# </details>
-#
 # That is one block of every stage. The others are the four lines of the local representation alone, four times as wide
 # in between; with the stem, the downsampling and the heads you have the whole network.
+#
+# </details>
 #
 # ## Further reading
 #

@@ -1078,10 +1078,10 @@ checks.intensity(intensity)
 #     return operations / (4 * numbers)
 # ```
 #
-# </details>
-#
 # With `groups` equal to the channels the operations fall by that factor and the maps do not: intensity falls with
 # them.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 10.2: a roofline's forecast
@@ -1114,9 +1114,9 @@ checks.least_ms(least_ms)
 #     return max(operations / gflops, moved / gbytes) / 1e6
 # ```
 #
-# </details>
-#
 # The billion in both rates and the thousand of the milliseconds leave a million.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 10.3: what a list of timings says
@@ -1149,9 +1149,9 @@ checks.as_fast(as_fast)
 #     return float(np.median(old[warm_up:]) / np.median(new[warm_up:]))
 # ```
 #
-# </details>
-#
 # A quarter of all runs may be disturbed by any amount, and the medians hardly move; of a mean a single run is enough.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 10.4: pooling or attention
@@ -1190,9 +1190,9 @@ checks.attention_multiply_adds(attention_multiply_adds)
 #     return qkv + pairs + projection
 # ```
 #
-# </details>
-#
 # The middle term alone grows with the fourth power of the side. Twice the picture, sixteen times the pairs.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 10.5: slim to a budget
@@ -1235,10 +1235,10 @@ checks.to_budget(to_budget, RECORDED[:, -1], rise[:, 0], RECORDED_REST)
 #     return dropped
 # ```
 #
-# </details>
-#
 # This is the greedy answer to a knapsack problem: good, quick, and not always the best. The last block to go may save
 # far more than was still needed.
+#
+# </details>
 
 # %% [markdown]
 # ## Further reading

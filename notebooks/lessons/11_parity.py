@@ -697,9 +697,9 @@ checks.local_residuals(local_residuals)
 #     return [np.abs(p - layer(v)).max() for layer, v, p in zip(layers, inputs, port, strict=True)]
 # ```
 #
-# </details>
-#
 # No layer's verdict depends on another's: you could compute them in any order, or on ten machines.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 11.2: is it rounding?
@@ -734,10 +734,10 @@ checks.is_rounding(is_rounding)
 #     return bool(rms(got - truth) <= 4 * floor)
 # ```
 #
-# </details>
-#
 # Had we compared `got` with `op(x)`, two results that are both right could look far apart, and one that shares our own
 # rounding would look perfect.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 11.3: a mystery port
@@ -766,10 +766,10 @@ checks.mystery_1(op, cause)
 # op, cause = report.faults[0].op, report.faults[0].causes[0].key
 # ```
 #
-# </details>
-#
 # The predicted class was right all along. `quick_gelu` is an older approximation of GELU, and
 # several libraries still offer it under nearly the same name.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 11.4: two faults and no names
@@ -797,10 +797,10 @@ checks.mystery_2(found)
 # found = [(fault.op, fault.causes[0].key) for fault in report.faults]
 # ```
 #
-# </details>
-#
 # A batch norm with the eps of another framework (Keras has 1e-3 where PyTorch has 1e-5) is a classic. It hides well
 # because variances are mostly much larger than either.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 11.5: outside of the catalogue
@@ -844,10 +844,10 @@ checks.mystery_3(what_the_port_did)
 # assert rms(what_the_port_did(fault.inputs["input"]) - fault.got) < 1e-6
 # ```
 #
-# </details>
-#
 # Somebody read `pool_size` as the reach to each side, and made the window 5 x 5. That the residual falls to rounding,
 # and not merely becomes small, is what tells the explanation from a guess.
+#
+# </details>
 
 # %% [markdown]
 # ## Further reading

@@ -662,10 +662,10 @@ checks.relative_error(relative_error)
 #     return 0.0 if difference == 0 else difference / max(np.abs(truth).max(), 1e-300)
 # ```
 #
-# </details>
-#
 # NaN is neither larger nor smaller than any tolerance. `if error > tolerance: complain()` stays silent about it, which
 # is how broken ports pass their tests.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 12.2: pair off the names
@@ -710,9 +710,9 @@ checks.rename(rename)
 #     return renamed
 # ```
 #
-# </details>
-#
 # `str.replace` will not do: it knows no dots, finds a beginning in the middle of a name too, and goes on after a hit.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 12.3: a kernel from TensorFlow
@@ -744,9 +744,9 @@ checks.from_keras(from_keras)
 #     return kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(3, 2, 0, 1)
 # ```
 #
-# </details>
-#
 # A 3x3 kernel whose height and width have changed places still has the right shape. Only values can tell.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 12.4: the first layer that differs
@@ -789,10 +789,10 @@ checks.first_fault(first_fault)
 #     return None
 # ```
 #
-# </details>
-#
 # All layers after a fault are wrong too, and often by more. The *first* one is where to look; `npformer.compare` does
 # this, and goes on to say what may have caused it (lesson 11).
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 12.5: add in blocks
@@ -831,10 +831,10 @@ checks.blocked_sum(blocked_sum)
 #     return total
 # ```
 #
-# </details>
-#
 # With blocks of √n numbers no partial sum ever takes more than about 2√n roundings instead of n: this is why Figure
 # 12.2's second line stays so low, at no cost at all.
+#
+# </details>
 
 # %% [markdown]
 # ## Further reading
