@@ -68,10 +68,19 @@ def classify_share(job: Job, data: DataSet, share: Sequence[Item], threads: int 
 @lru_cache(maxsize=2)
 def loaded(name: str, image_size: int | None) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """The fused model and its processor, once per process; weights are mapped from the file, which all share."""
+    _keep_freed_memory()
     size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
     model = get_model(name, pretrained=True, **size)
     processor = AutoImageProcessor.from_pretrained(name)
     return fuse(model), processor if image_size is None else for_size(processor, image_size)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep up to 32 MB of freed memory, rather than give it back after every picture and fetch it again.
+
+    It keeps twice the largest block that it has seen freed. On small pictures that saves a worker a tenth of its time.
+    """
+    np.empty(2**24, np.uint8)
 
 
 def prepare(processor: BaseImageProcessor, picture: Picture, crop_pct: float | None) -> Array:
