@@ -43,6 +43,7 @@ from .ops import Array
 from .ops.window import pair, resolve_padding
 
 PICTURES_AT_ONCE = 4  # on one thread: enough to use weights more than once, few enough for the cache
+WORK_FOR_THREADS = 1e11  # of one picture, weights times pixels: below, threads lose more by waiting than they gain
 
 M = TypeVar("M", bound=PreTrainedModel)
 
@@ -51,9 +52,10 @@ def fuse(model: M) -> M:
     """A new, faster model: same class, inputs and outputs, its blocks replaced by fused ones.
 
     Batch norms and layer scales are folded into the weights beside them, and the blocks compute on several threads
-    (`set_num_threads`), a few pictures of a batch at a time. Outputs differ by rounding alone. The model given stays
-    as it is; what is not folded is shared with it. Recording a fused model gives every block, stage and output by its
-    name; what lay inside a block is not computed separately any more. Fusing a fused model gives it back.
+    (`set_num_threads`; a small network on one, unless told), a few pictures of a batch at a time. Outputs differ by
+    rounding alone. The model given stays as it is; what is not folded is shared with it. Recording a fused model gives
+    every block, stage and output by its name; what lay inside a block is not computed separately any more. Fusing a
+    fused model gives it back.
 
     The norm in front of SwiftFormer's heads stays: its result, averaged, is a value of its own ("pooled").
 
@@ -67,6 +69,7 @@ def fuse(model: M) -> M:
     bare = getattr(twin, twin.base_model_prefix, twin)
     _replace(twin)
     bare.pictures_at_once = PICTURES_AT_ONCE
+    bare.pixels_for_threads = WORK_FOR_THREADS / max(1, model.num_parameters())
     return twin
 
 

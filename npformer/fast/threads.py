@@ -171,7 +171,8 @@ _local = threading.local()
 def set_num_threads(n: int | None) -> None:
     """Let fused models work on `n` threads; None goes back to what the environment allows its BLAS.
 
-    That is OPENBLAS_NUM_THREADS or OMP_NUM_THREADS where set, else one per core.
+    That is OPENBLAS_NUM_THREADS or OMP_NUM_THREADS where set, else one per core. Small networks, and pictures, then
+    take one thread, since several would be slower.
 
     Raises TypeError or ValueError.
     """
@@ -184,12 +185,17 @@ def set_num_threads(n: int | None) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads a fused model works on."""
+    """How many threads a fused model works on, unless it is a small one."""
     return _blas.limit() if _chosen is None else _chosen
 
 
+def num_threads_for(much: bool) -> int:
+    """How many threads to take for much or little work: one for little, unless `set_num_threads` chose otherwise."""
+    return get_num_threads() if much or _chosen is not None else 1
+
+
 @contextmanager
-def sharing() -> Iterator[None]:
+def sharing(threads: int | None = None) -> Iterator[None]:
     """Inside, `run` shares its tasks out to threads, and matrix products start none of their own.
 
     OpenBLAS's threads stay awake for a while after each product and would compete for the cores.
@@ -197,7 +203,7 @@ def sharing() -> Iterator[None]:
     if parts() > 1:  # already inside
         yield
         return
-    _local.parts = get_num_threads()
+    _local.parts = get_num_threads() if threads is None else threads
     mine = _helpers_taken.acquire(blocking=False)
     team: list[_Helper] = []
     try:

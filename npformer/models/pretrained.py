@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from .. import ops
 from ..assets import model_directory
 from ..checkpoint import read_checkpoint, write_checkpoint, write_text
 from ..checkpoint.safetensors_file import INDEX_NAME, WEIGHTS_NAME
-from ..fast.threads import get_num_threads, run, sharing
+from ..fast.threads import num_threads_for, run, sharing
 from ..nn import Conv2d, Identity, Linear, Module, is_watched
 from ..ops import Array
 from ..picture import warn
@@ -41,6 +42,7 @@ class PreTrainedModel(Module):
     config: Any
     source: Path | None = None  # the directory it was loaded from
     pictures_at_once: int | None = None  # on one thread; `fuse` sets it, so that memory does not grow with the batch
+    pixels_for_threads: float = 0.0  # of a picture, from which threads pay; `fuse` sets it
 
     def __call__(self, pixel_values: Array | None = None, *inputs: Any, **options: Any) -> Any:
         """Run `forward`. A fused model shares out its work to threads: the pictures of a batch, or parts of one."""
@@ -54,10 +56,12 @@ class PreTrainedModel(Module):
         call = super().__call__
         if self.pictures_at_once is not None and not len(pixel_values):  # nothing to share out
             return none_of(call(np.zeros((1, *pixel_values.shape[1:]), self.dtype), *inputs, **options))
+        bare = getattr(self, self.base_model_prefix, self)
+        threads = num_threads_for(math.prod(pixel_values.shape[2:]) >= bare.pixels_for_threads)
         if self.pictures_at_once is None or is_watched() or len(pixel_values) == 1:
-            with sharing():  # the blocks of one picture are cut in pieces
+            with sharing(threads):  # the blocks of one picture are cut in pieces
                 return call(pixel_values, *inputs, **options)
-        step = min(self.pictures_at_once, -(-len(pixel_values) // get_num_threads()))
+        step = min(self.pictures_at_once, -(-len(pixel_values) // threads))
         starts = range(0, len(pixel_values), step)
         results: list[Any] = [None] * len(starts)
 
@@ -65,7 +69,7 @@ class PreTrainedModel(Module):
             with _seen():  # a thread knows nothing of it
                 results[number] = call(some, *inputs, **options)
 
-        with sharing():
+        with sharing(threads):
             run([partial(part, number, pixel_values[start : start + step]) for number, start in enumerate(starts)])
         return concatenate(results)
 

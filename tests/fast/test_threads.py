@@ -12,6 +12,7 @@ import pytest
 
 import npformer
 from npformer.fast import threads
+from npformer.models import pretrained
 
 
 @pytest.fixture(autouse=True)
@@ -202,3 +203,29 @@ def test_a_profile_counts_time_operations_and_bytes_of_every_thread():
     assert 0.04 <= profile.seconds["sleep"] < 1
     assert profile.flops["sleep"] == 40
     assert profile.bytes["sleep"] == 400
+
+
+def test_a_small_network_takes_one_thread_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(threads._blas, "limit", lambda: 3)
+    taken = set()
+
+    def sharing(count):
+        taken.add(count)
+        return threads.sharing(count)
+
+    monkeypatch.setattr(pretrained, "sharing", sharing)
+    small = npformer.fuse(npformer.get_model("efficientnet-fashion", pretrained=True))
+    large = npformer.fuse(npformer.get_model("efficientnet-b0", seed=0))
+    cases = [
+        (small, 96, None, 1),
+        (small, 1024, None, 3),
+        (small, 96, 2, 2),
+        (large, 224, None, 3),
+        (large, 96, None, 1),
+    ]
+    for model, side, told, expected in cases:
+        npformer.set_num_threads(told)
+        for batch in (1, 2):
+            model(np.zeros((batch, 3, side, side), np.float32))
+        assert taken == {expected}, (side, told)
+        taken.clear()
