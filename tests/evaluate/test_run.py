@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import count
 
 import pytest
@@ -166,22 +167,28 @@ def test_worker_processes_killed_by_a_picture(tmp_path, undisturbed):
     assert {"5", "13", "30"} == {path.name for path in notes.iterdir()}
 
 
-def test_a_worker_process_killed_from_outside(tmp_path, undisturbed):
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    killed = []
+@contextmanager
+def one_worker_killed(notes):
+    """Meanwhile the first worker that leaves a note of itself is killed."""
 
     def kill_one():
         while not (workers := list(notes.glob("worker-*"))):
             time.sleep(0.01)
         time.sleep(0.1)
-        killed.append(int(workers[0].name.removeprefix("worker-")))
-        os.kill(killed[0], signal.SIGKILL)
+        os.kill(int(workers[0].name.removeprefix("worker-")), signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_one)
+    killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    evaluate(MODEL, Slow(120, notes=notes), workers=2, output=tmp_path / "killed.jsonl", batch=8)
-    killer.join()
+    yield
+    killer.join(timeout=10)
+    assert not killer.is_alive(), "no worker was killed"
+
+
+def test_a_worker_process_killed_from_outside(tmp_path, undisturbed):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    with one_worker_killed(notes):
+        evaluate(MODEL, Slow(120, notes=notes), workers=2, output=tmp_path / "killed.jsonl", batch=8)
     assert len(list(notes.glob("worker-*"))) > 2, "nobody took the dead worker's place"
     assert close(lines(tmp_path / "killed.jsonl"), undisturbed(Deadly(120)))
 
@@ -215,23 +222,9 @@ def test_a_dask_cluster_that_loses_a_worker(tmp_path, undisturbed):
     notes = tmp_path / "notes"
     notes.mkdir()
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-    with distributed.LocalCluster(**options) as cluster:
-        killed = []
-
-        def kill_one():
-            while not (workers := list(notes.glob("worker-*"))):
-                time.sleep(0.01)
-            time.sleep(0.1)
-            killed.append(int(workers[0].name.removeprefix("worker-")))
-            os.kill(killed[0], signal.SIGKILL)
-
-        killer = threading.Thread(target=kill_one)
-        killer.start()
-        evaluate(
-            MODEL, Slow(120, notes=notes), dask=cluster.scheduler_address, output=tmp_path / "dask.jsonl", batch=8
-        )
-        killer.join()
-    assert len(killed) == 1
+    with distributed.LocalCluster(**options) as cluster, one_worker_killed(notes):
+        address = cluster.scheduler_address
+        evaluate(MODEL, Slow(120, notes=notes), dask=address, output=tmp_path / "dask.jsonl", batch=8)
     assert close(lines(tmp_path / "dask.jsonl"), undisturbed(Deadly(120)))
 
 
