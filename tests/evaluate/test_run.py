@@ -198,7 +198,13 @@ def test_a_run_that_is_interrupted_goes_on_where_it_was(tmp_path, undisturbed):
     output = tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "npformer", "evaluate", str(root), "--model", "efficientformer-fashion"]
     command += ["--workers", "2", "--batch", "4", "--output", str(output)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # of tests run with "&" it is ignored
+    )
     while not output.exists() or output.read_text().count("\n") < 12:
         assert running.poll() is None, running.stderr.read()
         time.sleep(0.01)
