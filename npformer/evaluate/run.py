@@ -130,7 +130,11 @@ def _again(some: Share, done: Done) -> list[Share]:
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """Processes that start from nothing, so inherit no threads and locks, and leave Ctrl-C to their parent."""
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _ignore_interrupts)
+    # All start at once, as where it forks: a pool that broke while it started one more waited for that one for ever
+    # (seen with Python 3.11).
+    pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]
+    return pool
 
 
 def _ignore_interrupts() -> None:
