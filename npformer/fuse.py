@@ -66,8 +66,8 @@ def fuse(model: M) -> M:
     if model.is_fused:
         return model
     twin = copy.deepcopy(model, {id(getattr(m, a)): getattr(m, a) for _, m, a in model.named_arrays()})
-    bare = getattr(twin, twin.base_model_prefix, twin)
     _replace(twin)
+    bare = twin.base_model
     bare.pictures_at_once = PICTURES_AT_ONCE
     bare.pixels_for_threads = WORK_FOR_THREADS / max(1, model.num_parameters())
     return twin

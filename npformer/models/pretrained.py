@@ -56,8 +56,7 @@ class PreTrainedModel(Module):
         call = super().__call__
         if self.pictures_at_once is not None and not len(pixel_values):  # nothing to share out
             return none_of(call(np.zeros((1, *pixel_values.shape[1:]), self.dtype), *inputs, **options))
-        bare = getattr(self, self.base_model_prefix, self)
-        threads = num_threads_for(math.prod(pixel_values.shape[2:]) >= bare.pixels_for_threads)
+        threads = num_threads_for(math.prod(pixel_values.shape[2:]) >= self.base_model.pixels_for_threads)
         if self.pictures_at_once is None or is_watched() or len(pixel_values) == 1:
             with sharing(threads):  # the blocks of one picture are cut in pieces
                 return call(pixel_values, *inputs, **options)
@@ -80,9 +79,15 @@ class PreTrainedModel(Module):
         self.config = config
 
     @property
+    def base_model(self) -> PreTrainedModel:
+        """The model without its heads: itself, where it has none."""
+        model: PreTrainedModel = getattr(self, self.base_model_prefix, self)
+        return model
+
+    @property
     def is_fused(self) -> bool:
         """Whether `npformer.fuse` made this model: fast, and without the layers that were folded."""
-        return getattr(self, self.base_model_prefix, self).pictures_at_once is not None
+        return self.base_model.pictures_at_once is not None
 
     def refuse_fused(self, doing: str) -> None:
         """Raise ValueError where what is to be done needs every layer."""

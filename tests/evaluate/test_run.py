@@ -170,18 +170,20 @@ def test_worker_processes_killed_by_a_picture(tmp_path, undisturbed):
 @contextmanager
 def one_worker_killed(notes):
     """Meanwhile the first worker that leaves a note of itself is killed."""
+    killed = []
 
     def kill_one():
         while not (workers := list(notes.glob("worker-*"))):
             time.sleep(0.01)
         time.sleep(0.1)
-        os.kill(int(workers[0].name.removeprefix("worker-")), signal.SIGKILL)
+        killed.append(int(workers[0].name.removeprefix("worker-")))
+        os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
     yield
     killer.join(timeout=10)
-    assert not killer.is_alive(), "no worker was killed"
+    assert len(killed) == 1, "no worker was killed"
 
 
 def test_a_worker_process_killed_from_outside(tmp_path, undisturbed):
