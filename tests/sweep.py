@@ -1,0 +1,27 @@
+"""Which cases of a sweep belong to the default run, and which to the exhaustive one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def sweep(cases: Iterable[Any], default: Collection[Any] | Callable[[Any], bool]) -> list[Any]:
+    """Return the cases as parameters of `pytest.mark.parametrize`, all but the `default` ones marked `exhaustive`.
+
+    `default` holds one representative of each kind, or tells of a case whether it is one. A tuple among the cases is
+    the values of several arguments.
+    """
+    cases = list(cases)
+    chosen = default if callable(default) else default.__contains__
+    if not callable(default):
+        assert set(default) <= set(cases), f"no such case: {set(default) - set(cases)}"
+    assert any(chosen(case) for case in cases), "the default run would test nothing"
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)), marks=() if chosen(case) else pytest.mark.exhaustive
+        )
+        for case in cases
+    ]
