@@ -87,7 +87,7 @@ def check(path: Path) -> str:
 
 
 def with_solutions(notebook: NotebookNode) -> int:
-    """After each check of an exercise, add cells that test what it said, the solution, and the check again."""
+    """Insert, after each check of an exercise, cells that test its feedback, the solution, and the check again."""
     cells: list[NotebookNode] = []
     exercises = 0
     for number, cell in enumerate(notebook.cells):
@@ -118,7 +118,7 @@ def _timings(notebook: NotebookNode) -> dict[str, list[NotebookNode]]:
 
 
 def _tidy(notebook: NotebookNode, kept: dict[str, list[NotebookNode]]) -> None:
-    """Leave nothing in a notebook that changes from run to run: times, random names of cells, the kernel's version."""
+    """Remove everything from a notebook that changes from run to run: times, random cell ids, the kernel's version."""
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     notebook.metadata["language_info"] = {"name": "python"}
     seen: dict[str, int] = {}
@@ -135,7 +135,7 @@ def _tidy(notebook: NotebookNode, kept: dict[str, list[NotebookNode]]) -> None:
 
 
 def _join_prints(outputs: list[NotebookNode]) -> None:
-    """What a cell prints may come in several pieces, as the moment has it: make one of neighbours."""
+    """Merge neighbouring stream outputs: prints of one cell may arrive in several pieces."""
     for number in range(len(outputs) - 1, 0, -1):
         before, after = outputs[number - 1], outputs[number]
         if before.output_type == after.output_type == "stream" and before.name == after.name:

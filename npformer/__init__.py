@@ -60,7 +60,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`npformer.compare` is loaded when it is first asked for: predicting needs none of the parity checker."""
+    """Import `npformer.compare` on first access: predicting needs none of the parity checker."""
     if name == "compare":
         from .parity import compare
 

@@ -1,4 +1,4 @@
-"""`python -m npformer …`, the same as `npformer …`."""
+"""Entry point of `python -m npformer …`, the same as `npformer …`."""
 
 import sys
 

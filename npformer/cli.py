@@ -1,4 +1,4 @@
-"""`npformer …` on the command line: classify pictures, list models, record and compare forward passes."""
+"""The command line `npformer …`: classify pictures, list models, record and compare forward passes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHOWN = 18  # of the shipped pictures the one that `explain` takes where none is
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: its own, or 0, or 2 with one sentence on stderr for bad input."""
+    """Run one command; return its exit code, by default 0, or 2 with one sentence on stderr for bad input."""
     args = _parser().parse_args(arguments)
     code = 0
     try:
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def classify(args: argparse.Namespace) -> None:
-    """Classify pictures in batches and print what the model sees, best guess first; or a whole folder into a file."""
+    """Classify pictures in batches and print the predictions, best first; or classify a whole folder into a file."""
     if args.recursive or args.output:
         return _classify_folder(args)
     started = time.perf_counter()
@@ -99,7 +99,7 @@ def _classify_folder(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Count how often a model is right on a data set."""
+    """Measure a model's accuracy on a data set."""
     from .evaluate import command  # here alone: most commands need none of it
 
     if is_random(args.model):
@@ -132,7 +132,7 @@ def record_trace(args: argparse.Namespace) -> None:
 
 
 def explain(args: argparse.Namespace) -> None:
-    """Write a picture's way through a model as a page, or as one picture."""
+    """Write a page, or a single figure, that shows how a model processes a picture."""
     from . import explain as walks  # here alone: most commands need none of it
 
     output = Path(args.output)
@@ -157,7 +157,7 @@ def explain(args: argparse.Namespace) -> None:
 
 
 def models(args: argparse.Namespace) -> None:
-    """Print the models that have a name."""
+    """Print the models that can be named."""
     names = list_models(args.pattern)
     if not names:
         raise ValueError(f"PATTERN must match a model, got {args.pattern!r}; `npformer models` lists them all")
@@ -181,7 +181,7 @@ def models(args: argparse.Namespace) -> None:
 
 
 def _model_row(name: str) -> dict[str, Any]:
-    """What the table says of one model: published figures, or, for a shipped one, its own."""
+    """Return a model's row in the table: published figures, or, for a shipped model, its own."""
     if name in VARIANTS:
         variant = VARIANTS[name]
         figures = {"parameters": variant.parameters, "multiply_adds": variant.multiply_adds}
@@ -199,7 +199,7 @@ def _model_row(name: str) -> dict[str, Any]:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Turn a checkpoint from anywhere into a model directory."""
+    """Convert a checkpoint of any source into a model directory."""
     from .convert import pipeline, verify  # here alone: most commands need none of it
 
     labels = pipeline.read_labels(Path(args.labels)) if args.labels else None
@@ -220,14 +220,14 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def parity(args: argparse.Namespace) -> int:
-    """Compare a port's values with a model's; returns 0 where they are equal, 1 where they are not."""
+    """Compare a port's values with a model's; return 0 where they are equal, 1 where they are not."""
     from .parity import command  # here alone: most commands need none of it
 
     return command.run(args)
 
 
 def bench(args: argparse.Namespace) -> None:
-    """Time models, against PyTorch and ONNX Runtime where asked."""
+    """Time models, optionally against PyTorch and ONNX Runtime."""
     from .bench import command  # here alone: most commands need none of it
 
     command.run(args)
@@ -236,10 +236,10 @@ def bench(args: argparse.Namespace) -> None:
 def load_model(
     name: str, size: int | None = None, *, weights: bool = True
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """A classifier and its image processor by name or directory; a variant's weights are random, from seed 0.
+    """Return a classifier and its image processor by name or directory; a variant's weights are random, from seed 0.
 
-    `size` builds a variant for pictures of that side instead of its own. Without `weights` nothing is fetched from the
-    hub for a name that is a variant's too.
+    `size` builds a variant for pictures of that side instead of its own. Without `weights` nothing is downloaded from
+    the hub for a name that is also a variant's.
     """
     stored = not is_random(name) if weights else find_variant(name) is None
     if stored:
@@ -249,12 +249,12 @@ def load_model(
 
 
 def is_random(name: str) -> bool:
-    """Whether a name stands for a network without weights: a variant, but no repository on the hub."""
+    """Return whether a name denotes a network without weights: a variant, but no repository on the hub."""
     return find_variant(name) is not None and not is_hub_name(name) and name not in mmpretrain.WEIGHTS
 
 
 def processor_size(processor: BaseImageProcessor) -> int:
-    """The side of the pictures a processor hands on."""
+    """Return the side of the pictures that a processor returns."""
     size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else processor.size
     return int((size or processor.size)["height"])
 

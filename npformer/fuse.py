@@ -1,4 +1,4 @@
-"""Make a model fast: fold what is constant at inference into the weights beside it, and run on the fast kernels.
+"""Fusion for speed: fold the constants of inference into the neighbouring weights, and run on the fast kernels.
 
 At inference a batch norm is one multiplication and one addition per channel, and a layer scale one multiplication. A
 convolution is linear, so both can be done to its weights once instead of to every map:
@@ -49,13 +49,13 @@ M = TypeVar("M", bound=PreTrainedModel)
 
 
 def fuse(model: M) -> M:
-    """A new, faster model: same class, inputs and outputs, its blocks replaced by fused ones.
+    """Return a new, faster model: same class, inputs and outputs, its blocks replaced by fused ones.
 
-    Batch norms and layer scales are folded into the weights beside them, and the blocks compute on several threads
-    (`set_num_threads`; a small network on one, unless told), a few pictures of a batch at a time. Outputs differ by
-    rounding alone. The model given stays as it is; what is not folded is shared with it. Recording a fused model gives
-    every block, stage and output by its name; what lay inside a block is not computed separately any more. Fusing a
-    fused model gives it back.
+    Batch norms and layer scales are folded into the neighbouring weights, and the blocks compute on several threads
+    (`set_num_threads`; a small network on one, unless set), a few pictures of a batch at a time. Outputs differ only
+    by rounding. The given model is not changed; whatever is not folded is shared with it. Recording a fused model
+    gives every block, stage and output by its name; values inside a block are no longer computed separately. A fused
+    model is returned as it is.
 
     The norm in front of SwiftFormer's heads stays: its result, averaged, is a value of its own ("pooled").
 
@@ -74,7 +74,7 @@ def fuse(model: M) -> M:
 
 
 def _replace(module: Module) -> None:
-    """Put a fused block in the place of every block below `module` that has one."""
+    """Replace every block below `module` that has a fused form."""
     for name, child in list(module.named_children()):
         build = _FUSED.get(type(child))
         if build:
@@ -87,7 +87,7 @@ def _replace(module: Module) -> None:
 
 @dataclass
 class _Filters:
-    """A convolution's or linear layer's weights (O, C, kH, kW) and bias (O,) in float64, while things are folded."""
+    """A convolution's or linear layer's weights (O, C, kH, kW) and bias (O,) in float64, during folding."""
 
     weight: Array
     bias: Array
@@ -101,44 +101,44 @@ class _Filters:
         return cls(weight, bias, layer.weight.dtype)
 
     def then(self, norm: BatchNorm2d) -> Self:
-        """With the norm after it folded in."""
+        """Return the filters with the norm after them folded in."""
         scale, shift = _affine(norm)
         return type(self)(self.weight * scale[:, None, None, None], self.bias * scale + shift, self.dtype)
 
     def after(self, norm: BatchNorm2d | LayerNorm) -> Self:
-        """With what the norm before it multiplies and adds folded in."""
+        """Return the filters with the scale and shift of the norm before them folded in."""
         scale, shift = _affine(norm)
         bias = self.bias + self.weight.sum((2, 3)) @ shift
         return type(self)(self.weight * scale[:, None, None], bias, self.dtype)
 
     def scaled(self, factor: Array | float | None) -> Self:
-        """With its results multiplied: by a layer scale, or what an activation wants."""
+        """Return the filters with their outputs multiplied by a factor: a layer scale, or an activation's."""
         factor = np.asarray(1.0 if factor is None else factor, np.float64).reshape(-1)
         return type(self)(self.weight * factor[:, None, None, None], self.bias * factor, self.dtype)
 
     def fed(self, factor: float) -> Self:
-        """For inputs that are to be multiplied by `factor` first."""
+        """Return the filters for inputs that are to be multiplied by `factor`."""
         return type(self)(self.weight * factor, self.bias, self.dtype)
 
     def arrays(self) -> tuple[Array, Array]:
-        """As a matrix product wants them, rounded: (C, O) of a 1x1 kernel, and the bias (O,)."""
+        """Return the rounded arrays for a matrix product: (C, O) of a 1x1 kernel, and the bias (O,)."""
         weight = np.ascontiguousarray(self.weight[:, :, 0, 0].T.astype(self.dtype))
         return weight, self.bias.astype(self.dtype)
 
     def patches(self) -> tuple[Array, Array]:
-        """As `kernels.conv2d` wants them: (kH*kW*C, O), or (C*kH*kW, O) where it reads planes, and the bias."""
+        """Return the arrays for `kernels.conv2d`: (kH*kW*C, O), or (C*kH*kW, O) if it reads planes, and the bias."""
         order = (1, 2, 3, 0) if kernels.reads_planes(self.weight.shape[1]) else (2, 3, 1, 0)
         weight = self.weight.transpose(order).reshape(-1, len(self.weight))
         return np.ascontiguousarray(weight.astype(self.dtype)), self.bias.astype(self.dtype)
 
     def depthwise(self) -> tuple[Array, Array]:
-        """As `kernels.depthwise` wants them: (kH, kW, C), and the bias (C,)."""
+        """Return the arrays for `kernels.depthwise`: (kH, kW, C), and the bias (C,)."""
         weight = self.weight[:, 0].transpose(1, 2, 0)
         return np.ascontiguousarray(weight.astype(self.dtype)), self.bias.astype(self.dtype)
 
 
 def _affine(norm: BatchNorm2d | LayerNorm) -> tuple[Array, Array]:
-    """What a norm multiplies by and adds, per channel; of a layer norm what is left after its own normalising."""
+    """Return a norm's scale and shift per channel; for a layer norm those after its own normalisation."""
     weight, bias = norm.weight.astype(np.float64), norm.bias.astype(np.float64)
     if isinstance(norm, LayerNorm):
         return weight, bias
@@ -158,7 +158,7 @@ def _linear(filters: _Filters) -> FusedLinear:
 def _convolution(
     conv: Conv2d, norm: BatchNorm2d, function: Callable[[Array], Array] | None, pads: PadsFor | None = None
 ) -> FusedConv2d:
-    """Convolution, norm, activation; the result is the true one, whatever factor the fast activation leaves out."""
+    """Fuse convolution, norm and activation; the result is exact, whatever factor the fast activation omits."""
     act = kernels.IDENTITY
     if function:
         act = kernels.activation(function)
@@ -171,12 +171,12 @@ def _convolution(
 
 @dataclass(frozen=True)
 class Fixed:
-    """A padding that does not depend on the picture's size."""
+    """A padding that is independent of the picture's size."""
 
     pads: ops.window.Pads
 
     def __call__(self, height: int, width: int) -> ops.window.Pads:
-        """((top, bottom), (left, right))."""
+        """Return ((top, bottom), (left, right))."""
         return self.pads
 
 
@@ -287,7 +287,7 @@ def _efficientnet_block(block: efficientnet.EfficientNetBlock) -> FusedEfficient
 
 
 def _fuse_top(encoder: Any) -> None:
-    """The last convolution, whose norm and activation are siblings rather than parts of a block."""
+    """Fuse the last convolution, whose norm and activation are siblings rather than parts of a block."""
     top = _convolution(encoder.top_conv, encoder.top_bn, encoder.top_activation.function)
     encoder.top_conv, encoder.top_bn, encoder.top_activation = Folded(), Folded(), top
 

@@ -1,15 +1,15 @@
-"""Pictures in, `pixel_values` out: the image processors. Their four steps live in `npformer.picture`.
+"""The image processors, from pictures to `pixel_values`; their four steps are in `npformer.picture`.
 
     picture --resize--> --center_crop--> --rescale--> --normalize--> pixel_values (B, C, H, W)
 
     pixel = (x · rescale_factor - image_mean[c]) / image_std[c]
 
-Letters: B pictures, C colour channels, H height, W width.
+Letters: B batch, C channels, H height, W width.
 
 The processors return bit for bit what the (slow) processors of transformers 4.56.2 return, and refuse what those
-refuse. Where this module knowingly differs it is because the original would hand back nonsense or break its own page:
+refuse. The deliberate differences are cases in which the original would return nonsense or contradict its own page:
 
-- a 4-D array is a batch for every processor (the original EfficientFormer processor takes it for one picture);
+- a 4-D array is a batch for every processor (the original EfficientFormer processor reads it as one picture);
 - `data_format=None` keeps the layout of the input, as the page promises (the original raises);
 - numbers from NumPy count as numbers (the original refuses `size=np.int64(224)`);
 - a grey (H, W) picture with `input_data_format="channels_last"` is (H, W, 1) (the original manages that only if it
@@ -112,7 +112,7 @@ def _filter(name: str, value: Any) -> int:
 
 
 def _size(name: str, value: Any) -> dict[str, int]:
-    """Bring 224, (height, width) or a dict to a dict; a lone number means a square, not the shortest edge."""
+    """Convert 224, (height, width) or a dict to a dict; a single number means a square, not the shortest edge."""
     if isinstance(value, Integral):
         value = {"height": value, "width": value}
     elif isinstance(value, (list, tuple)) and len(value) == 2:
@@ -204,10 +204,10 @@ class BatchFeature(UserDict[str, Any]):
 
 
 class BaseImageProcessor:
-    """What all image processors share: settings, their JSON file, and the order of the steps.
+    """Base class of the image processors: settings, their JSON file, and the order of the steps.
 
     A subclass writes out its arguments in `__init__` and `preprocess`, and overrides `_resize_keys`, `_rescale` or
-    `_transform` where its model wants something else.
+    `_transform` where its model needs something else.
     """
 
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
@@ -234,11 +234,11 @@ class BaseImageProcessor:
                 setattr(self, name, value)
 
     def __call__(self, images: ImageInput, **kwargs: Any) -> BatchFeature:
-        """Same as `preprocess`."""
+        """Prepare pictures, as `preprocess` does."""
         return self.preprocess(images, **kwargs)
 
     def __repr__(self) -> str:
-        """Show the settings as JSON."""
+        """Return the settings as JSON."""
         return f"{type(self).__name__} {self.to_json_string()}"
 
     def preprocess(self, images: ImageInput, **kwargs: Any) -> BatchFeature:
@@ -254,7 +254,7 @@ class BaseImageProcessor:
         data_format: str | None,
         input_data_format: str | None,
     ) -> BatchFeature:
-        """Resolve the settings of one call and send every picture through `_transform`."""
+        """Resolve the settings of one call and pass every picture through `_transform`."""
         settings = self._resolve(given, unknown)
         _check_tensor_type(return_tensors)
         _check_layout("data_format", data_format)
@@ -301,7 +301,7 @@ class BaseImageProcessor:
             raise ValueError(f"{name} has the keys {sorted(size)}, but {type(self).__name__} needs {wanted}")
 
     def _transform(self, image: Array, settings: Mapping[str, Any]) -> Array:
-        """Apply the steps that are switched on to one picture: (C, H, W) -> (C, H', W')."""
+        """Apply the enabled steps to one picture: (C, H, W) -> (C, H', W')."""
         if settings["do_resize"]:
             size = settings["size"]
             edge = size.get("shortest_edge")
@@ -388,13 +388,13 @@ class BaseImageProcessor:
 
 
 class EfficientFormerImageProcessor(BaseImageProcessor):
-    """Prepare pictures for EfficientFormer: resize, centre crop, rescale, normalise.
+    """Image processor of EfficientFormer: resize, centre crop, rescale, normalise.
 
     Arguments (each can be replaced in a call):
 
     - `do_resize`, `size` (224 x 224), `resample` (3, bicubic). `{"height": h, "width": w}`, a number or a pair
-      squashes the whole picture into that shape; `{"shortest_edge": n}` keeps the aspect ratio and leaves the rest to
-      the crop. The published L3 and L7 use shortest edge 256, then the crop.
+      resizes the whole picture to that shape; `{"shortest_edge": n}` keeps the aspect ratio and leaves
+      the rest to the crop. The published L3 and L7 use shortest edge 256, then the crop.
     - `do_center_crop`, `crop_size` (224 x 224): the middle of the picture, with black around it where it is smaller.
     - `do_rescale`, `rescale_factor` (1/255). Set `do_rescale=False` for pictures already between 0 and 1.
     - `do_normalize`, `image_mean`, `image_std`: one number, or one per channel. The defaults are ImageNet's mean and
@@ -421,7 +421,7 @@ class EfficientFormerImageProcessor(BaseImageProcessor):
         image_std: Numbers | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keep the settings; raises TypeError or ValueError for those of the wrong type or range."""
+        """Check and store the settings; raises TypeError or ValueError for those of the wrong type or range."""
         settings = {
             "do_resize": do_resize,
             "size": 224 if size is None else size,
@@ -454,13 +454,14 @@ class EfficientFormerImageProcessor(BaseImageProcessor):
         input_data_format: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Turn one picture or a batch into `pixel_values`: a list of B arrays (C, H', W'), or one (B, C, H', W').
+        """Convert one picture or a batch to `pixel_values`: a list of B arrays (C, H', W'), or one (B, C, H', W').
 
         `images` is a Pillow picture, an array (H, W, C) or (C, H, W), a list or tuple of those, or a 4-D array (a
-        batch); values 0..255, or 0..1 with `do_rescale=False`. `return_tensors` is None (a list) or "np" (one
-        array); `data_format` is the layout that comes out, None to keep the input's; `input_data_format` is the layout
-        that goes in, guessed from the first picture if None. Arguments left out take the constructor's value.
-        Raises ValueError or TypeError in one sentence for anything it cannot use, greys and palettes included.
+        batch); values 0..255, or 0..1 with `do_rescale=False`. `return_tensors` is None (a list) or "np" (one array);
+        `data_format` is the layout of the output, None to keep the input's; `input_data_format` is the layout of the
+        input, guessed from the first picture if None. Omitted arguments take the constructor's value.
+        Raises ValueError or TypeError in one sentence for anything it cannot use, greyscale and palette pictures
+        included.
         """
         given = {
             "do_resize": do_resize,
@@ -478,20 +479,20 @@ class EfficientFormerImageProcessor(BaseImageProcessor):
 
 
 class EfficientNetImageProcessor(BaseImageProcessor):
-    """Prepare pictures for EfficientNet: resize, crop if asked to, rescale, normalise, divide once more.
+    """Image processor of EfficientNet: resize, crop if asked to, rescale, normalise, divide once more.
 
         pixel = (x · rescale_factor - rescale_offset - image_mean[c]) / image_std[c] / (image_std[c] if include_top)
 
     Arguments (each can be replaced in a call):
 
-    - `do_resize`, `size` (346 x 346), `resample` (0, nearest): the whole picture is squashed into (height, width).
-      The published B0 to B7 bring sizes of their own, 224 to 600. `{"shortest_edge": n}` is accepted here but refused
-      when a picture comes to be resized.
+    - `do_resize`, `size` (346 x 346), `resample` (0, nearest): the whole picture is resized to (height, width),
+      regardless of its aspect ratio. The published B0 to B7 have sizes of their own, 224 to 600.
+      `{"shortest_edge": n}` is accepted here but refused when a picture is to be resized.
     - `do_center_crop` (False), `crop_size` (289 x 289): the middle of the picture, with black around one that is
       smaller.
     - `do_rescale`, `rescale_factor` (1/255). Set `do_rescale=False` for pictures already between 0 and 1.
     - `rescale_offset` (False): subtract 1 after rescaling. Has no effect with `do_rescale=False`.
-    - `do_normalize`, `image_mean`, `image_std` (0.5 each): one number, or one per channel. The published files bring
+    - `do_normalize`, `image_mean`, `image_std` (0.5 each): one number, or one per channel. The published files have
       ImageNet's mean and the square roots of its standard deviations.
     - `include_top` (True): divide by `image_std` a second time, also with `do_normalize=False`. Pixels prepared with
       the 0.5s therefore lie between -2 and 2.
@@ -520,7 +521,7 @@ class EfficientNetImageProcessor(BaseImageProcessor):
         include_top: bool | None = True,
         **kwargs: Any,
     ) -> None:
-        """Keep the settings; raises TypeError or ValueError for those of the wrong type or range."""
+        """Check and store the settings; raises TypeError or ValueError for those of the wrong type or range."""
         settings = {
             "do_resize": do_resize,
             "size": 346 if size is None else size,
@@ -557,7 +558,7 @@ class EfficientNetImageProcessor(BaseImageProcessor):
         input_data_format: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Turn one picture or a batch into `pixel_values`: a list of B arrays (C, H', W'), or one (B, C, H', W').
+        """Convert one picture or a batch to `pixel_values`: a list of B arrays (C, H', W'), or one (B, C, H', W').
 
         The arguments are those of `EfficientFormerImageProcessor.preprocess`, `rescale_offset` and `include_top`.
         """
@@ -596,14 +597,15 @@ class EfficientNetImageProcessor(BaseImageProcessor):
 
 
 class ViTImageProcessor(BaseImageProcessor):
-    """Prepare pictures for SwiftFormer (and ViT): convert, resize, rescale, normalise; no crop.
+    """Image processor of SwiftFormer (and ViT): convert, resize, rescale, normalise; no crop.
 
     Arguments (each can be replaced in a call):
 
-    - `do_convert_rgb` (None): let Pillow convert pictures to RGB first; arrays are left alone. A 16-bit grey picture
-      turns white above 255 (`load_image` does better).
-    - `do_resize`, `size` (224 x 224), `resample` (2, bilinear): the whole picture is squashed into (height, width).
-      `{"shortest_edge": n}` is accepted here but refused when a picture comes to be resized.
+    - `do_convert_rgb` (None): let Pillow convert pictures to RGB first; arrays are unchanged. A 16-bit greyscale
+      picture turns white above 255 (`load_image` does better).
+    - `do_resize`, `size` (224 x 224), `resample` (2, bilinear): the whole picture is resized to (height, width),
+      regardless of its aspect ratio. `{"shortest_edge": n}` is accepted here but refused when a picture is to be
+      resized.
     - `do_rescale`, `rescale_factor` (1/255). Set `do_rescale=False` for pictures already between 0 and 1.
     - `do_normalize`, `image_mean`, `image_std` (0.5 each, not ImageNet's): one number, or one per channel.
 
@@ -625,7 +627,7 @@ class ViTImageProcessor(BaseImageProcessor):
         do_convert_rgb: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keep the settings; raises TypeError or ValueError for those of the wrong type or range."""
+        """Check and store the settings; raises TypeError or ValueError for those of the wrong type or range."""
         settings = {
             "do_resize": do_resize,
             "size": 224 if size is None else size,
@@ -656,7 +658,7 @@ class ViTImageProcessor(BaseImageProcessor):
         do_convert_rgb: bool | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Turn one picture or a batch into `pixel_values`: a list of B arrays (C, H', W'), or one (B, C, H', W').
+        """Convert one picture or a batch to `pixel_values`: a list of B arrays (C, H', W'), or one (B, C, H', W').
 
         The arguments are those of `EfficientFormerImageProcessor.preprocess`, without the crop, and `do_convert_rgb`.
         """

@@ -1,4 +1,4 @@
-"""Classify pictures in one call, as mmpretrain's `inference_model` does."""
+"""Classification of pictures in one call, as with mmpretrain's `inference_model`."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def inference_model(
     *,
     image_processor: BaseImageProcessor | None = None,
 ) -> Any:
-    """What a picture shows: a dict with `pred_label`, `pred_score`, `pred_class` and `pred_scores`.
+    """Classify a picture: return a dict with `pred_label`, `pred_score`, `pred_class` and `pred_scores`.
 
     pred_scores (K,): the softmax of the logits; pred_label: the index of the largest; pred_score: that largest
     probability; pred_class: the label's name.
 
-    `model` is a name whose weights can be had (shipped, mmpretrain's, or a repository on the hub), a directory, or a
+    `model` is a name with available weights (shipped, mmpretrain's, or a repository on the hub), a directory, or a
     model. `img` is a picture: a path, a Pillow picture, or an array (H, W), (H, W, C) or (C, H, W), in RGB order; or a
     list of them, which gives a list of dicts. A model that was not loaded from a directory with a
-    `preprocessor_config.json` gets pictures of its config's size, with ImageNet's mean and deviation, unless
-    `image_processor` is given.
+    `preprocessor_config.json` gets pictures of its config's size, normalised with ImageNet's mean and standard
+    deviation, unless `image_processor` is given.
 
-    Raises ValueError, TypeError or OSError for a model or a picture that cannot be had.
+    Raises ValueError, TypeError or OSError for a model or a picture that cannot be loaded.
     Source: mmpretrain, `apis/image_classification.py`.
     """
     if isinstance(model, str | Path):
@@ -62,7 +62,7 @@ def inference_model(
 
 
 def processor_of(model: PreTrainedModel) -> BaseImageProcessor:
-    """The image processor that lies beside a model's weights, or its family's for ImageNet, at the model's size."""
+    """Return the image processor stored beside a model's weights, or its family's for ImageNet at the model's size."""
     if model.source is None:
         return PROCESSORS[model.config.model_type](model.config.image_size)
     try:
@@ -77,7 +77,7 @@ def processor_of(model: PreTrainedModel) -> BaseImageProcessor:
 
 
 def for_size(processor: BaseImageProcessor, side: int) -> BaseImageProcessor:
-    """The same image processor for pictures of `side` x `side`; what it resizes to before a crop grows as much."""
+    """Return the same image processor for pictures of `side` x `side`; a size before a crop is scaled likewise."""
     settings = processor.to_dict()
     before = final_size(processor)[0]
     for name in ("size", "crop_size"):
@@ -87,7 +87,7 @@ def for_size(processor: BaseImageProcessor, side: int) -> BaseImageProcessor:
 
 
 def final_size(processor: BaseImageProcessor) -> tuple[int, int]:
-    """Height and width of what a processor hands on."""
+    """Return the height and width of a processor's output."""
     size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else processor.size
     size = size or processor.size
     return (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2

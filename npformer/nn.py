@@ -1,4 +1,4 @@
-"""The smallest possible Module: named children, named arrays, and a call that others can watch.
+"""The smallest possible Module: named children, named arrays, and a call that observers can watch.
 
 A module is a Python object whose attributes are arrays (its weights) and other modules (its children). Names follow
 from attribute names, so `model.encoder.last_stage` is named "encoder.last_stage", as in PyTorch, and a state dict is a
@@ -25,10 +25,10 @@ from .ops import Array
 
 
 class Observer(Protocol):
-    """What watches a model: called with each named value; returns the value to go on with (usually the same)."""
+    """Interface of observers: called with each named value; returns the value to go on with (usually the same)."""
 
     def __call__(self, name: str, module: Module, inputs: tuple[Any, ...], output: Array, layout: str | None) -> Array:
-        """See one value. `inputs` is empty, and `layout` given, for inner values ("<module>:<value>")."""
+        """Observe one value. `inputs` is empty, and `layout` given, for inner values ("<module>:<value>")."""
 
 
 _WATCH: ContextVar[tuple[tuple[Observer, dict[int, str]], ...]] = ContextVar("npformer_watch", default=())
@@ -38,7 +38,7 @@ _WATCH: ContextVar[tuple[tuple[Observer, dict[int, str]], ...]] = ContextVar("np
 def watch(model: Module, observer: Observer) -> Iterator[None]:
     """Let `observer` see, and replace, every named value computed below `model` in this thread or task.
 
-    Watches nest: an inner observer sees what the outer ones made of a value.
+    Watches nest: an inner observer sees the values as outer ones have replaced them.
     """
     names = {id(module): name for name, module in model.named_modules()}
     token = _WATCH.set((*_WATCH.get(), (observer, names)))
@@ -49,7 +49,7 @@ def watch(model: Module, observer: Observer) -> Iterator[None]:
 
 
 def is_watched() -> bool:
-    """Whether any observer is active in this thread or task."""
+    """Return whether any observer is active in this thread or task."""
     return bool(_WATCH.get())
 
 
@@ -57,8 +57,8 @@ class Module:
     """Base class of all layers and models.
 
     Subclasses assign arrays and modules as attributes and define `forward`. `buffers` names the arrays that are not
-    learned (they do not count as parameters), `optional` those that a state dict may leave out (they are derived, or
-    mean nothing at inference), `derived` those that are always computed here and never read from a file.
+    learned (they do not count as parameters), `optional` those that a state dict may omit (they are derived, or have
+    no effect at inference), `derived` those that are always computed here and never read from a file.
     """
 
     buffers: tuple[str, ...] = ()
@@ -68,8 +68,8 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Run `forward`, letting active observers see, and replace, the result.
 
-        Of a result with several values an observer gets the main one: the first of a tuple, or what a model output
-        calls `main`.
+        For a result with several values an observer gets the main one: the first of a tuple, or the `main` of a model
+        output.
         """
         output = self.forward(*inputs, **options)
         for observer, names in _WATCH.get():
@@ -89,7 +89,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def tap(self, value_name: str, value: Array, layout: str) -> Array:
-        """Show an inner value to the observer as "<module>:<value_name>"; returns it, or what is to replace it.
+        """Show an inner value to the observer as "<module>:<value_name>"; return it, or its replacement.
 
         `layout` spells its axes in the project's letters, such as "BhNN".
         """
@@ -99,38 +99,38 @@ class Module:
         return value
 
     def multiply_adds(self, inputs: tuple[Any, ...], output: Any) -> int:
-        """Multiply-adds of this module's own matrix products for one call, children not counted."""
+        """Return the multiply-adds of this module's own matrix products for one call, without children."""
         return 0
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules that are attributes of this one, in order of definition."""
+        """Yield the modules that are attributes of this one, in order of definition."""
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """The module itself (named "") and all below it, parents first, with dotted names."""
+        """Yield the module itself (named "") and all below it, parents first, with dotted names."""
         yield prefix, self
         for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
     def named_arrays(self) -> Iterator[tuple[str, Module, str]]:
-        """Every array below: its dotted name, the module that holds it, and the attribute it is stored under."""
+        """Yield every array below: its dotted name, the module that holds it, and the attribute it is stored under."""
         for prefix, module in self.named_modules():
             for attribute, value in vars(module).items():
                 if isinstance(value, np.ndarray):
                     yield (f"{prefix}.{attribute}" if prefix else attribute), module, attribute
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """All arrays by name: the parameters and buffers a PyTorch state dict of the same model holds."""
+        """Return all arrays by name: the parameters and buffers of a PyTorch state dict of the same model."""
         return {name: getattr(module, attribute) for name, module, attribute in self.named_arrays()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> Self:
-        """Take over the arrays of `state` by name, without copying those that already have the right dtype.
+        """Load the arrays of `state` by name, without copying those that already have the right dtype.
 
-        Strict: a missing, extra or misshapen key is refused, all of them listed, and nothing is changed. Only what is
-        derived or meaningless at inference (`attention_bias_idxs`, `num_batches_tracked`) may be absent. Floats are
-        converted to the dtype the model has.
+        Strict: a missing, extra or misshapen key is refused, all of them listed, and nothing is changed. Only arrays
+        that are derived or have no effect at inference (`attention_bias_idxs`, `num_batches_tracked`) may be absent.
+        Floats are converted to the dtype of the model.
 
         Raises ValueError.
         """
@@ -153,9 +153,9 @@ class Module:
         return self
 
     def astype(self, dtype: Any) -> Self:
-        """The same model with its floats in another dtype, as a new model; `np.float64` gives the exact twin.
+        """Return the same model with its floats in another dtype, as a new model; `np.float64` gives the exact twin.
 
-        Raises ValueError or TypeError for what is no float type.
+        Raises ValueError or TypeError for anything but a float type.
         """
         if not np.issubdtype(np.dtype(dtype), np.floating):
             raise ValueError(f"dtype must be a float type such as np.float64, got {dtype!r}")
@@ -166,7 +166,7 @@ class Module:
         return twin
 
     def num_parameters(self) -> int:
-        """How many numbers were learned: every array except buffers such as running statistics."""
+        """Return how many numbers are learned: those of every array except buffers such as running statistics."""
         return sum(getattr(m, a).size for _, m, a in self.named_arrays() if a not in m.buffers)
 
     @property
@@ -178,7 +178,7 @@ class Module:
         return np.dtype(np.float32)
 
     def __repr__(self) -> str:
-        """The tree of children, one per line, as PyTorch prints it."""
+        """Return the tree of children, one per line, in PyTorch's format."""
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         own = ", ".join(f"{n}={v.shape}" for n, v in vars(self).items() if isinstance(v, np.ndarray) and v.ndim)
         body = "\n  " + "\n  ".join(lines) + "\n" if lines else ""
@@ -186,7 +186,7 @@ class Module:
 
 
 class ModuleList(Module):
-    """Modules in a row, named "0", "1", ...; iterate or index like a list. It has no forward of its own."""
+    """A list of modules, named "0", "1", ...; iterate or index it like a list. It has no forward of its own."""
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         for index, module in enumerate(modules):
@@ -203,21 +203,21 @@ class ModuleList(Module):
 
 
 class Sequential(Module):
-    """Modules in a row, named "0", "1", ..., each fed with what the one before returns."""
+    """A chain of modules, named "0", "1", ..., each applied to the output of the one before."""
 
     def __init__(self, *modules: Module) -> None:
         for index, module in enumerate(modules):
             setattr(self, str(index), module)
 
     def forward(self, x: Array) -> Array:
-        """Call one after the other."""
+        """Apply the modules in order."""
         for _, module in self.named_children():
             x = module(x)
         return x
 
 
 class Identity(Module):
-    """Gives back what it gets. Stands where PyTorch has dropout or drop path, which do nothing at inference."""
+    """A layer that returns its input, in place of PyTorch's dropout or drop path, which do nothing at inference."""
 
     def forward(self, x: Array) -> Array:
         """Return x itself."""
@@ -247,7 +247,7 @@ class Linear(Module):
         return ops.linear(x, self.weight, self.bias)
 
     def multiply_adds(self, inputs: tuple[Any, ...], output: Any) -> int:
-        """One per input for every output number."""
+        """Count one multiply-add per input for every output number."""
         return output.size * self.weight.shape[1]
 
 
@@ -271,11 +271,11 @@ class Conv2d(Module):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
 
     def forward(self, x: Array) -> Array:
-        """Slide the filters over the picture."""
+        """Convolve the map with the filters."""
         return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def multiply_adds(self, inputs: tuple[Any, ...], output: Any) -> int:
-        """One per weight of a filter for every output number."""
+        """Count one multiply-add per weight of a filter for every output number."""
         return output.size * math.prod(self.weight.shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else: no script, no font, no picture from elsewhere; legible in light and dark."""
+"""Self-contained HTML pages: no script, no font, no picture from elsewhere; legible in light and dark mode."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ tbody th { font-weight: normal; } a { color: inherit; }
 
 
 def document(title: str, style: str, sections: list[str]) -> str:
-    """A whole page: `style` comes after what all pages have, `sections` are HTML."""
+    """Return a whole page: `style` is appended to the common style sheet, `sections` are HTML."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -39,17 +39,17 @@ def document(title: str, style: str, sections: list[str]) -> str:
 
 
 def section(anchor: str, heading: str, content: str) -> str:
-    """A part of a page with a heading; `content` is HTML."""
+    """Return a part of a page with a heading; `content` is HTML."""
     return f'<section id="{anchor}">\n<h2>{escape(heading)}</h2>\n{content}\n</section>'
 
 
 def escape(text: str) -> str:
-    """Text as HTML shows it."""
+    """Escape text for HTML."""
     return html.escape(text, quote=True)
 
 
 def data_uri(picture: Picture) -> str:
-    """A picture as the address of an image that carries it along."""
+    """Return a picture as a data URI."""
     stream = io.BytesIO()
     picture.quantize(256).save(stream, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,12 +1,12 @@
-"""Single pictures: opening them, finding their channels, and the steps that turn one into numbers for a model.
+"""Operations on single pictures: opening, finding the channels, and the preprocessing steps.
 
     resize         (C, H, W) -> (C, height, width)    Pillow's filters, in 8 bits
     center_crop    (C, H, W) -> (C, height, width)    the middle, zeros around it where it is smaller
     rescale        x -> x · scale                     float32
     normalize      x -> (x - mean[c]) / std[c]        each channel by its own
 
-Letters: B pictures, C colour channels, H height, W width. The steps are pure functions of one picture, channels
-first; `npformer.image` strings them together, bit for bit as transformers 4.56.2 does.
+Letters: C channels, H height, W width. The steps are pure functions of one picture, channels first; `npformer.image`
+chains them, bit for bit as transformers 4.56.2 does.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ LAYOUTS = ("channels_first", "channels_last")
 def resize(image: Array, size: tuple[int, int], resample: int = BICUBIC) -> Array:
     """Resample a picture with Pillow: (C, H, W) -> (C, *size).
 
-    The whole picture is squashed or stretched into `size` = (height, width); the aspect ratio is not kept (see
-    `shortest_edge_size` for that). Pillow works in 8 bits, so
+    The whole picture is resized to `size` = (height, width); the aspect ratio is not kept (see `shortest_edge_size`
+    for that). Pillow works in 8 bits, so
 
-    - uint8 pictures, and others that hold whole numbers 0..255, give uint8;
-    - fractions 0..1 become `uint8(x · 255)` (cut off, not rounded), are resampled and come back as float32 / 255:
+    - uint8 pictures, and others that hold integers 0..255, give uint8;
+    - fractions 0..1 become `uint8(x · 255)` (truncated, not rounded), are resampled and come back as float32 / 255:
       a float picture keeps only 256 levels.
 
-    A float picture that holds nothing but 0.0 and 1.0 counts as whole numbers, and resampling it leaves 0s and 1s.
+    A float picture that holds nothing but 0.0 and 1.0 counts as integers, and resampling it leaves 0s and 1s.
     Raises ValueError for values outside both ranges, for an unknown `resample` (0..5, Pillow's numbers), and unless
-    C is 1 to 4; with 2 or 4 channels Pillow takes the last for transparency and weights the others by it.
+    C is 1 to 4; with 2 or 4 channels Pillow treats the last as transparency and weights the others by it.
     """
     from PIL import Image
 
@@ -79,7 +79,7 @@ def resize(image: Array, size: tuple[int, int], resample: int = BICUBIC) -> Arra
 def shortest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
     """Return the (height, width) that keeps the aspect ratio and makes the shorter side `edge`.
 
-    long' = int(edge · long / short), cut off. Nothing bounds the longer side: a 1 x 1000 picture at edge 224 becomes
+    long' = int(edge · long / short), truncated. The longer side is unbounded: a 1 x 1000 picture at edge 224 becomes
     224 x 224000.
     """
     longer = int(edge * max(height, width) / min(height, width))
@@ -87,7 +87,7 @@ def shortest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
 
 
 def center_crop(image: Array, size: tuple[int, int]) -> Array:
-    """Cut the middle out of a picture, with zeros where the picture is smaller: (C, H, W) -> (C, *size).
+    """Crop the centre of a picture, with zeros where the picture is smaller: (C, H, W) -> (C, *size).
 
     out[c, i, j] = image[c, i + top, j + left], or 0 outside, with top = floor((H - height) / 2) and left likewise.
     An odd remainder is cut at the bottom and right, and padded at the top and left (floor of a negative number).
@@ -106,7 +106,8 @@ def center_crop(image: Array, size: tuple[int, int]) -> Array:
 def rescale(image: Array, scale: float) -> NDArray[np.float32]:
     """Multiply every value by `scale`: float32(float64(x) · scale), any shape.
 
-    The product is taken in float64 and rounded once: in float32, 126 of the 256 levels times 1/255 come out a bit off.
+    The product is taken in float64 and rounded once: in float32, 126 of the 256 levels times 1/255 would be off by one
+    bit.
     """
     scaled: NDArray[np.float32] = (image.astype(np.float64) * scale).astype(np.float32)
     return scaled
@@ -115,7 +116,7 @@ def rescale(image: Array, scale: float) -> NDArray[np.float32]:
 def normalize(image: Array, mean: Numbers, std: Numbers) -> Array:
     """Subtract the mean and divide by the standard deviation of each channel: (C, H, W) -> (C, H, W).
 
-    out[c] = (x[c] - mean[c]) / std[c], in the picture's own float type, or float32 for whole numbers.
+    out[c] = (x[c] - mean[c]) / std[c], in the picture's own float type, or float32 for integers.
     Raises ValueError unless `mean` and `std` are one number or C of them.
     """
     _require_chw(image)
@@ -171,19 +172,20 @@ def require_filter(resample: int) -> None:
 
 
 def load_image(source: str | os.PathLike[str] | Picture | Array) -> Picture:
-    """Open a picture the way transformers' pipelines do before their processor: EXIF-rotated, then RGB.
+    """Open a picture as transformers' pipelines do before their processor: EXIF-rotated, then RGB.
 
-    `source` is a path, a Pillow picture, or an array (H, W), (H, W, C) or (C, H, W); if both ends of an array could be
-    the channels, the last is taken. Transparency is dropped, not blended; of an animation the first frame is taken.
+    `source` is a path, a Pillow picture, or an array (H, W), (H, W, C) or (C, H, W); if the first and the last axis
+    of an array could both be the channels, the last is used. Transparency is dropped, not blended; an animation is
+    represented by its first frame.
 
-    Greys beyond 8 bits are scaled, where Pillow (and so transformers) would turn everything above 255 white:
+    Greyscale beyond 8 bits is scaled, where Pillow (and so transformers) would turn everything above 255 white:
 
     - mode I;16 and uint16 arrays: the upper byte, x // 256;
     - mode I, mode F and other arrays: fractions 0..1 are multiplied by 255 (float types only), values 0..255 are
       kept, both rounded; values 0..65535 give the upper byte; anything else raises ValueError. Bool arrays: 0 and 255.
 
-    Raises FileNotFoundError (or another OSError) for a path that cannot be opened, ValueError for a file that is no
-    picture or a damaged one, TypeError for other sources.
+    Raises FileNotFoundError (or another OSError) for a path that cannot be opened, ValueError for a file that is not a
+    picture or is damaged, TypeError for other sources.
     """
     from PIL import Image
 
@@ -242,7 +244,7 @@ def _array_to_picture(array: Array) -> Picture:
 
 
 def _deep_to_eight_bit(array: Array) -> NDArray[np.uint8]:
-    """Bring any real values to 0..255 by the rules in `load_image`."""
+    """Convert any real values to 0..255 by the rules in `load_image`."""
     kind = array.dtype.kind
     if array.dtype == np.uint8:
         return array
@@ -259,9 +261,9 @@ def _deep_to_eight_bit(array: Array) -> NDArray[np.uint8]:
 
 
 def infer_data_format(image: Array, label: str = "image") -> str:
-    """Tell whether the channels of a 3-D array come first or last: the axis of length 1 or 3 holds them.
+    """Return whether the channels of a 3-D array come first or last: the axis of length 1 or 3 holds them.
 
-    If both ends qualify it warns and says "channels_first": an RGB picture 1 or 3 pixels high, (3, W, 3), is then
+    If both ends qualify it warns and returns "channels_first": an RGB picture 1 or 3 pixels high, (3, W, 3), is then
     read sideways, as in transformers. Raises ValueError if neither does.
     """
     first, last = image.shape[0] in (1, 3), image.shape[-1] in (1, 3)
@@ -280,10 +282,11 @@ def infer_data_format(image: Array, label: str = "image") -> str:
 
 
 def as_arrays(images: Any, to_rgb: bool | None, grey: bool) -> list[Array]:
-    """Turn every accepted form of `images` into a list of 3-D arrays, each in the layout it came in.
+    """Convert every accepted form of `images` to a list of 3-D arrays, each in its original layout.
 
-    `images` is what `preprocess` takes; `to_rgb` lets Pillow convert Pillow pictures first, `grey` gives (H, W) a
-    channel axis, (H, W, 1). Raises ValueError, or TypeError for other kinds of objects, naming the culprit by index.
+    `images` is the argument of `preprocess`; `to_rgb` lets Pillow convert Pillow pictures first, `grey` gives (H, W) a
+    channel axis, (H, W, 1). Raises ValueError, or TypeError for other kinds of objects, giving the index of the
+    picture.
     """
     if isinstance(images, (list, tuple)) or getattr(images, "ndim", None) == 4:  # (B, ...) is a batch
         if len(images) == 0:
@@ -327,13 +330,13 @@ def _as_array(item: Any, label: str, to_rgb: bool | None, grey: bool) -> Array:
 
 
 def describe(value: Any) -> str:
-    """Show a value and its type, on one line and cut after 60 characters, for a sentence that refuses it."""
+    """Return a value and its type as text, on one line and truncated to 60 characters, for an error message."""
     text = " ".join(repr(value).split())  # on one line
     return f"{text if len(text) <= 60 else text[:57] + '...'} (type {type(value).__name__})"
 
 
 def warn(message: str) -> None:
-    """Warn at the first line outside npformer, so that the reader sees the call that caused it."""
+    """Warn with the first line outside npformer as the location, so that the reader sees the call that caused it."""
     package = os.path.dirname(__file__) + os.sep
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):

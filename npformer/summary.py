@@ -1,4 +1,4 @@
-"""A model as a table: every layer's output shape, parameters and multiply-adds."""
+"""Summary of a model as a table: every layer's output shape, parameters and multiply-adds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNTING_RULE = (
 
 @dataclass
 class Row:
-    """One module: its dotted name, class, output shape, and what it and everything below it adds up to."""
+    """One module: its dotted name, class, output shape, and the totals of it and everything below it."""
 
     name: str
     kind: str
@@ -30,7 +30,7 @@ class Row:
 
 
 def summarize(model: PreTrainedModel, height: int, width: int) -> list[Row]:
-    """Run the model once on a black picture of that size (batch 1) and list its modules, parents first.
+    """Run the model once on a black picture of the given size (batch 1) and list its modules, parents first.
 
     Raises ValueError for a fused model, or a size that does not fit.
     """
@@ -56,7 +56,7 @@ def summarize(model: PreTrainedModel, height: int, width: int) -> list[Row]:
 
 
 def format_summary(rows: list[Row]) -> str:
-    """The table as text, children indented below their parents, with totals and the counting rule."""
+    """Return the table as text, children indented below their parents, with totals and the counting rule."""
     shown = [
         (_indented(row.name), row.kind, _times(row.shape), f"{row.parameters:,}", f"{row.multiply_adds:,}")
         for row in rows
@@ -71,7 +71,7 @@ def format_summary(rows: list[Row]) -> str:
 
 
 def align(lines: Sequence[Sequence[str]], right: set[int]) -> list[str]:
-    """Lines of cells as text in columns, those whose numbers are in `right` flush right, the others left."""
+    """Return lines of cells as text in columns, those whose indices are in `right` flush right, the others left."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(
@@ -83,7 +83,7 @@ def align(lines: Sequence[Sequence[str]], right: set[int]) -> list[str]:
 
 
 def _indented(name: str) -> str:
-    """The last parts of a dotted name, indented by how deep it lies ("blocks.0" is one level, not two)."""
+    """Return the last parts of a dotted name, indented by its depth ("blocks.0" is one level, not two)."""
     if not name:
         return "(model)"
     parts = name.split(".")

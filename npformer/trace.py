@@ -1,4 +1,4 @@
-"""Record every named value of a forward pass; save and load it."""
+"""Recording of every named value of a forward pass; saving and loading it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Trace(Mapping[str, np.ndarray]):
     """A read-only mapping from name to array, in the order the values were computed.
 
     A module's output is stored under the module's name ("" is the model itself), an inner value under
-    "<module>:<value>". Of a module that returns several values the first is kept. Where one module is called more than
+    "<module>:<value>". For a module that returns several values the first is kept. If one module is called more than
     once (the stem's single ReLU), the last call has the plain name, as in a dictionary that a PyTorch forward hook
     writes to, and earlier calls are "<name>#1", "<name>#2", ...
 
@@ -33,24 +33,24 @@ class Trace(Mapping[str, np.ndarray]):
         self.layouts = dict(layouts)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """The array recorded under `name`."""
+        """Return the array recorded under `name`."""
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
-        """Names in execution order."""
+        """Iterate over the names in execution order."""
         return iter(self._values)
 
     def __len__(self) -> int:
-        """How many values were recorded."""
+        """Return the number of recorded values."""
         return len(self._values)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all values together."""
+        """The total size of all values in bytes."""
         return sum(value.nbytes for value in self.values())
 
     def __repr__(self) -> str:
-        """How much is in it, and the first names."""
+        """Return the number of values, their size, and the first names."""
         first = ", ".join(repr(name) for name in list(self)[:3])
         return f"Trace({len(self)} values, {self.nbytes / 1e6:.1f} MB: {first}, ...)"
 
@@ -62,7 +62,7 @@ class Trace(Mapping[str, np.ndarray]):
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Read what `save` wrote. Raises FileNotFoundError, or ValueError for a file that is no trace."""
+        """Read a file written by `save`. Raises FileNotFoundError, or ValueError for a file that is no trace."""
         metadata = read_metadata(Path(path))
         if metadata.get("format") != "npformer-trace":
             raise ValueError(f"{path} is a safetensors file but not a trace: its metadata lacks npformer-trace")

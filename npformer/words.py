@@ -1,4 +1,4 @@
-"""Lists in sentences."""
+"""Formatting of lists in sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MOST_LISTED = 12
 
 
 def listed(items: Iterable[str], separator: str = ", ") -> str:
-    """The first dozen, and how many more there are."""
+    """Return the first dozen items, and the number of the others."""
     first = list(items)
     more = len(first) - MOST_LISTED
     return separator.join(first[:MOST_LISTED]) + (f"{separator}and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""What all lessons share: figures, recorded PyTorch values, test pictures, timings, and checks of exercises.
+"""Common parts of all lessons: figures, recorded PyTorch values, test pictures, timings, and checks of exercises.
 
 The mathematics is not here: lessons import it from `npformer`, and show its source.
 """

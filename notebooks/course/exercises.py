@@ -1,7 +1,7 @@
-"""Checks of exercises: what is right is said to be right, what is not, in one sentence that helps.
+"""Framework for checks of exercises: a right answer is confirmed, a wrong one gets one helpful sentence.
 
-A check is a function of the learner's answer that raises `Wrong`, mostly by way of `expect`. `@check` turns it into
-one that never raises but returns `Feedback`: a notebook runs to its end however little is solved.
+A check is a function of the learner's answer that raises `Wrong`, usually by way of `expect`. `@check` turns it into
+one that never raises but returns `Feedback`: a notebook runs to its end even if nothing is solved.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _feedback: list[Feedback] = []
 
 
 class Wrong(Exception):
-    """The answer is not right; the message says how that shows."""
+    """Error for a wrong answer; the message says how it shows."""
 
 
 class Feedback:
-    """What a check found: shown as one line."""
+    """The result of a check, shown as one line."""
 
     def __init__(self, passed: bool, sentence: str) -> None:
         self.passed, self.sentence = passed, sentence
@@ -30,7 +30,7 @@ class Feedback:
 
 
 def check(praise: str) -> Callable[[Callable[..., None]], Callable[..., Feedback]]:
-    """Make a function that raises `Wrong` into a check; `praise` says what the right answer shows."""
+    """Turn a function that raises `Wrong` into a check; `praise` says what the right answer shows."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., Feedback]:
         @functools.wraps(function)
@@ -53,7 +53,7 @@ def check(praise: str) -> Callable[[Callable[..., None]], Callable[..., Feedback
 
 
 def latest() -> Feedback:
-    """What the last check found."""
+    """Return the result of the last check."""
     return _feedback[-1]
 
 
@@ -66,7 +66,7 @@ def expect(condition: bool, sentence: str) -> None:
 def expect_array(answer: Any, truth: Any, what: str, *, tolerance: float = 1e-10, hints: dict[str, Any] | None = None):
     """Raise `Wrong` unless an answer equals the truth, saying how it differs.
 
-    `hints` maps a sentence to the value that a likely mistake gives: whoever made that mistake is told.
+    `hints` maps a sentence to the value of a likely mistake, and is the message for an answer with that value.
     """
     if answer is None or answer is Ellipsis:
         raise Wrong(

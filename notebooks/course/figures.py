@@ -1,4 +1,4 @@
-"""Figures that read well on a light and on a dark page, with a caption and a text for those who cannot see them."""
+"""Figures legible on a light and on a dark page, with a caption and an alternative text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STYLE: dict[str, Any] = {
 
 
 def new_figure(rows: int = 1, columns: int = 1, *, width: float = 7.5, height: float = 2.6, **options: Any) -> Any:
-    """A figure and its axes, as `plt.subplots` gives them, in the course's style; sizes in inches."""
+    """Return a figure and its axes, as `plt.subplots` does, in the course's style; sizes in inches."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots(rows, columns, **options)

@@ -1,4 +1,4 @@
-"""What lessons look at: the package's own source, values recorded from PyTorch, and pictures it never trained on."""
+"""Material for the lessons: the package's own source, values recorded from PyTorch, and unseen test pictures."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def source(*things: Any) -> None:
 
 
 def recorded(lesson: int) -> dict[str, np.ndarray]:
-    """What PyTorch computed, and from what: the arrays of `pytorch/lesson_NN.npz`, written by `pytorch/record.py`."""
+    """Return PyTorch's inputs and results, recorded by `pytorch/record.py`: the arrays of `pytorch/lesson_NN.npz`."""
     with np.load(_NOTEBOOKS / "pytorch" / f"lesson_{lesson:02}.npz") as file:
         return {name: file[name] for name in file.files}
 
 
 def agree(what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-12) -> None:
-    """Say that two arrays agree, to a tolerance relative to the largest value; AssertionError if they do not."""
+    """Print that two arrays agree to a tolerance relative to the largest value, or raise AssertionError."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape, f"{what}: ours has shape {ours.shape}, PyTorch's {theirs.shape}"
     difference = float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-300))
@@ -39,10 +39,10 @@ def agree(what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e
 
 
 def pictures(count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Test pictures of Fashion-MNIST, (n, 28, 28) uint8, and their classes, (n,).
+    """Return test pictures of Fashion-MNIST, (n, 28, 28) uint8, and their classes, (n,).
 
-    500 in all, the first 50 of each class in the test set, in turn: any first ten hold one of each. No shipped model
-    saw them in training.
+    There are 500, the first 50 of each class in the test set, in turn: any first ten contain each class once. No
+    shipped model saw them in training.
     """
     with np.load(_NOTEBOOKS / "course" / "fashion-500.npz") as file:
         return file["pictures"][:count], file["classes"][:count]

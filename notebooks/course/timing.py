@@ -1,4 +1,4 @@
-"""Timings: the median of several runs, taken in turn so that a busy moment hits all alike."""
+"""Timings: the median of several runs, taken in turn so that other load affects all alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def times(functions: Mapping[str, Callable[[], Any]], rounds: int = 7) -> dict[str, float]:
-    """Seconds that each function takes, median over the rounds, after one run that does not count."""
+    """Return the seconds of each function, the median over the rounds, after one warm-up run."""
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}

@@ -1,4 +1,4 @@
-"""What is shipped with the package: small trained models and pictures to try them on."""
+"""Data shipped with the package: small trained models and pictures to try them on."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ DEFAULT_MODEL = "efficientformer-fashion"
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that lie in this folder."""
+    """Return the names of the models shipped in this folder."""
     return sorted(path.parent.name for path in _HERE.glob("*/config.json"))
 
 
 def model_directory(name_or_path: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
-    """Find a model: a directory, the name of a shipped model or of one of mmpretrain's, or "owner/name" on the hub.
+    """Return the directory of a model: a path, a shipped or mmpretrain name, or "owner/name" on the hub.
 
-    From the Hugging Face Hub it is fetched, unless the cache holds it: the branch, tag or commit that `revision`
-    names, or the main branch; without `weights` only its settings. mmpretrain's weights are fetched and converted.
+    A model of the Hugging Face Hub is downloaded unless it is cached: at the branch, tag or commit given by
+    `revision`, by default the main branch; without `weights` only its settings. mmpretrain's weights are downloaded
+    and converted.
 
     Raises FileNotFoundError, naming the nearest shipped model, or as `checkpoint.hub.download`.
     """
@@ -47,12 +48,12 @@ def model_directory(name_or_path: str | Path, revision: str | None = None, *, we
 
 
 def is_hub_name(name: str | Path) -> bool:
-    """Whether a name has the form of a repository on the hub, "owner/name", and is no directory here."""
+    """Return whether a name has the form of a hub repository, "owner/name", and is no local directory."""
     return re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name)) is not None and not Path(name).exists()
 
 
 def sample_pictures() -> dict[Path, str]:
-    """The shipped pictures and what each one shows, in order."""
+    """Return the shipped pictures with the class each one shows, in order."""
     folder = _HERE / "pictures"
     truth = json.loads((folder / "labels.json").read_text())
     return {folder / name: label for name, label in truth.items()}

@@ -1,5 +1,5 @@
-"""`npformer bench`: how long models take, where the time goes, and how that compares with PyTorch and ONNX Runtime.
+"""The benchmark behind `npformer bench`: latency and its breakdown, compared with PyTorch and ONNX Runtime.
 
-Every contestant runs in a process of its own, in turn with the others, on the same weights and pictures. Nothing here
-is loaded unless it is asked for.
+Every contestant runs in a process of its own, in alternation with the others, on the same weights and pictures.
+Nothing here is imported before it is needed.
 """

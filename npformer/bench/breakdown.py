@@ -1,4 +1,4 @@
-"""Where a fused model's time goes, by kind of operation."""
+"""Breakdown of a fused model's time by kind of operation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MEASURING = 0.05  # of a thread: what clocks may be off by
 class Part:
     """One kind of operation in one forward pass.
 
-    milliseconds: the time all threads spend on it, over the number of them, so that parts add up to the whole.
-    share: of the whole, 0 to 1. gflops, gbytes: floating-point operations, and bytes read and written, in 1e9 per
-    second of that time; 0 where they are not counted.
+    milliseconds: the time all threads spend on it, divided by the number of threads, so that parts add up to the
+    whole. share: its fraction of the whole, 0 to 1. gflops, gbytes: floating-point operations, and bytes read and
+    written, in 1e9 per second of that time; 0 where they are not counted.
     """
 
     kind: str
@@ -28,9 +28,9 @@ class Part:
 
 
 def break_down(profiles: Sequence[dict[str, Any]], threads: int) -> list[Part]:
-    """The parts of a forward pass, largest first and the rest last, from what workers found (`profile_runs`).
+    """Return the parts of a forward pass, largest first and the rest last, from workers' results (`profile_runs`).
 
-    How many of the `threads` took part shows in the time that they spent together.
+    The number of the `threads` that took part follows from the time they spent in total.
     """
     runs, elapsed = sum(p["runs"] for p in profiles), sum(p["seconds"] for p in profiles)
     totals: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""`npformer bench`: time models against PyTorch and ONNX Runtime, and show where the time goes."""
+"""The command `npformer bench`: time models against PyTorch and ONNX Runtime, and show where the time goes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ NOT_WITH_SCALING = ("models", "batch", "against", "size", "unfused", "breakdown"
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check the arguments, measure, print, draw.
+    """Check the arguments, measure, print the results and draw the plots.
 
-    Raises ValueError, TypeError, OSError or ImportError for what cannot be done; before anything is timed where it can
-    be told by then.
+    Raises ValueError, TypeError, OSError or ImportError for requests that cannot be met; before anything is timed
+    wherever that can be known by then.
     """
     rules = _rules(args)
     if args.scaling is not None:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _scale(args: argparse.Namespace, rules: Rules) -> None:
-    """How cost grows with the batch and with the number of tokens."""
+    """Measure how cost grows with the batch size and with the number of tokens, and print the result."""
     given = [name for name in NOT_WITH_SCALING if getattr(args, name) not in (None, False, [])]
     if given:
         what = "a MODEL" if given[0] == "models" else f"--{given[0]}"
@@ -103,11 +103,11 @@ def _rivals(text: str | None) -> list[str]:
 
 
 def _versions(rivals: list[str]) -> dict[str, str]:
-    """What was timed, with what."""
+    """Return the versions of npformer and of the packages it is compared with."""
     packages = ["numpy", *dict.fromkeys(package for rival in rivals for package in NEEDS[rival])]
     return {"npformer": __version__, **{package: version(package) for package in packages}}
 
 
 def _tell(line: str) -> None:
-    """Progress, beside the result."""
+    """Print a line of progress on standard error, apart from the results."""
     print(line, file=sys.stderr, flush=True)

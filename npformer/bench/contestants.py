@@ -1,4 +1,4 @@
-"""Who is timed: this package, fused and as it reads, PyTorch, and ONNX Runtime."""
+"""The contestants: this package, fused and unfused, PyTorch, and ONNX Runtime."""
 
 from __future__ import annotations
 

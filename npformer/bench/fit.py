@@ -1,4 +1,4 @@
-"""How a cost grows: the exponent of the power law nearest to some measurements."""
+"""Growth of a cost: the exponent of the power law that best fits some measurements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def power_law(sizes: Sequence[float], costs: Sequence[float]) -> tuple[float, float]:
-    """The factor a and exponent p of cost = a * size^p, by least squares of the logarithms.
+    """Return the factor a and the exponent p of cost = a * size^p, by least squares of the logarithms.
 
     An exponent of 1 is linear growth, 2 quadratic. Needs two different sizes; sizes and costs above 0.
     """

@@ -1,7 +1,7 @@
-"""What this machine can do at most, measured the way the models use it: `python -m npformer.bench.peaks JOB`.
+"""Peak rates of this machine, measured as the models use it: `python -m npformer.bench.peaks JOB`.
 
-A rate of a model's means little by itself. Beside the fastest matrix product and the fastest copy of the same number
-of threads it says how much there is left to gain.
+The rate of a model means little by itself. Compared with the fastest matrix product and the fastest copy on the same
+number of threads, it shows how much there is left to gain.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IN_MEMORY = 1 << 27  # bytes that all threads copy together: more than caches ho
 
 @dataclass
 class Peaks:
-    """Largest rates: float32 matrix products in 1e9 operations a second, copies in 1e9 bytes read and written."""
+    """Largest rates in 1e9 per second: operations of float32 matrix products, bytes read and written by copies."""
 
     gflops: float
     gbytes_cache: float
@@ -31,12 +31,12 @@ class Peaks:
 
 
 def ask_for_peaks(threads: int, seconds: float) -> Peaks:
-    """Measure in a process of its own, for about three times `seconds`. Raises ChildProcessError."""
+    """Measure the peaks in a process of its own, for about three times `seconds`. Raises ChildProcessError."""
     return Peaks(**process.ask("peaks", {"threads": threads, "seconds": seconds}, threads, "measuring the machine"))
 
 
 def matrix_products(seconds: float) -> float:
-    """The largest rate of a few products in 1e9 operations a second, on as many threads as the BLAS is allowed."""
+    """Return the largest rate of a few products in 1e9 operations per second, on all threads that BLAS may use."""
     best = 0.0
     for rows, inner, columns in PRODUCTS:
         a, b = np.ones((rows, inner), np.float32), np.ones((inner, columns), np.float32)
@@ -47,9 +47,9 @@ def matrix_products(seconds: float) -> float:
 
 
 def copies(threads: int, size: int, times: int, seconds: float) -> float:
-    """The largest rate in 1e9 bytes a second at which each thread copies `size` bytes `times` times over.
+    """Return the largest rate in 1e9 bytes per second at which each thread copies `size` bytes, `times` times over.
 
-    A byte copied counts as two: one read, one written.
+    A copied byte counts as two: one read, one written.
     """
     pairs = [(np.ones(size // 4, np.float32), np.zeros(size // 4, np.float32)) for _ in range(threads)]
 
@@ -68,7 +68,7 @@ def copies(threads: int, size: int, times: int, seconds: float) -> float:
 
 
 def _shortest(run: Callable[[], object], seconds: float) -> float:
-    """Seconds of the shortest of several runs: at least three, and until `seconds` have passed."""
+    """Return the seconds of the fastest of several runs: at least three, and until `seconds` have passed."""
     best, runs, begun = float("inf"), 0, time.perf_counter()
     while runs < 3 or time.perf_counter() - begun < seconds:
         started = time.perf_counter()
@@ -78,7 +78,7 @@ def _shortest(run: Callable[[], object], seconds: float) -> float:
 
 
 def main(threads: int, seconds: float) -> dict[str, float]:
-    """All three rates."""
+    """Return all three rates."""
     return {
         "gflops": matrix_products(seconds),
         "gbytes_cache": copies(threads, IN_CACHE, 4000, seconds),

@@ -1,4 +1,4 @@
-"""Pictures of results, drawn by matplotlib, which is an optional extra."""
+"""Plots of the results, drawn by matplotlib, which is an optional extra."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SMALL, MEDIUM = 10, 12  # points
 
 
 def check_picture(option: str, path: str) -> None:
-    """Refuse, before anything is timed, a picture that could not be written.
+    """Refuse, before anything is timed, an image file that could not be written.
 
-    Raises ValueError for a suffix that is none of `SUFFIXES`, FileNotFoundError, or ImportError without matplotlib.
+    Raises ValueError for a suffix that is not in `SUFFIXES`, FileNotFoundError, or ImportError without matplotlib.
     """
     if Path(path).suffix.lower() not in SUFFIXES:
         raise ValueError(f"{option} must be a file that ends in {', '.join(SUFFIXES)}, got {path}")
@@ -42,7 +42,7 @@ def check_picture(option: str, path: str) -> None:
 
 
 def plot_breakdowns(results: Sequence[Result], rules: Rules, path: Path) -> None:
-    """A bar per model, cut by kind of operation, a panel per batch; rivals' times are marks on it."""
+    """Draw a bar per model, stacked by kind of operation, one panel per batch size; rivals' times are marks on it."""
     batches = list(dict.fromkeys(result.batch for result in results))
     models = list(dict.fromkeys(result.model for result in results))
     figure = _figure(3 + 5.5 * len(batches), 2.2 + 0.45 * len(models))
@@ -73,7 +73,7 @@ def plot_breakdowns(results: Sequence[Result], rules: Rules, path: Path) -> None
 
 
 def _kinds(results: Sequence[Result]) -> list[str]:
-    """The kinds that occur, in the order of their time over all results, the rest last."""
+    """Return the kinds that occur, by their total time over all results, the rest last."""
     totals: dict[str, float] = {}
     for result in results:
         for part in result.parts:
@@ -82,7 +82,7 @@ def _kinds(results: Sequence[Result]) -> list[str]:
 
 
 def _bar(panel: Any, position: int, result: Result, kinds: Sequence[str]) -> None:
-    """One model's bar and marks."""
+    """Draw the bar and marks of one model."""
     parts, left = {part.kind: part for part in result.parts}, 0.0
     for kind in kinds:
         if kind in parts:
@@ -100,7 +100,7 @@ def _bar(panel: Any, position: int, result: Result, kinds: Sequence[str]) -> Non
 
 
 def plot_growth(growth: Growth, rules: Rules, path: Path) -> None:
-    """Milliseconds a picture against the batch, and milliseconds against the number of tokens with their fits."""
+    """Draw milliseconds per picture against the batch size, and fitted milliseconds against the number of tokens."""
     figure = _figure(13, 5.5)
     left, right = figure.subplots(1, 2)
     for curve, colour, mark in zip(growth.batches, LINES, "osD", strict=False):
@@ -128,7 +128,7 @@ def plot_growth(growth: Growth, rules: Rules, path: Path) -> None:
 
 
 def _fitted(panel: Any, curve: Curve, colour: str, mark: str) -> None:
-    """The measurements of a curve as points, the power law nearest to them as a dashed line."""
+    """Draw the measurements of a curve as points and the best-fitting power law as a dashed line."""
     factor, exponent = power_law(curve.sizes, curve.milliseconds)
     label = f"{curve.name}: tokens ^ {exponent:.2f}, at the end {curve.steps[-1]:.2f}"
     panel.plot(curve.sizes, curve.milliseconds, mark, color=colour, label=label)
@@ -136,12 +136,12 @@ def _fitted(panel: Any, curve: Curve, colour: str, mark: str) -> None:
 
 
 def _figure(width: float, height: float) -> Any:
-    """An empty figure of that many inches, drawn without a display."""
+    """Return an empty figure, its size in inches, drawn without a display."""
     return importlib.import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
 
 
 def _tidy(panel: Any, axis: str) -> None:
-    """Light grid lines behind, no frame above and to the right, numbers of a legible size."""
+    """Style the axes: light grid lines behind, no frame above and to the right, tick labels of a legible size."""
     panel.grid(axis=axis, color="#cccccc", linewidth=0.6)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""A piece of work in a Python process of its own, so that what is measured there is it alone."""
+"""Jobs in a Python process of their own, so that nothing else is measured with them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 
 
 def ask(module: str, request: dict[str, Any], threads: int, who: str) -> Any:
-    """Run `python -m npformer.bench.<module>` on a request; returns what it prints last, both as JSON.
+    """Run `python -m npformer.bench.<module>` on a request; return the last line it prints, both as JSON.
 
-    Whatever library computes there, its environment allows it `threads` threads. `who` is what errors call it.
+    Whatever library computes there, its environment allows it `threads` threads. `who` names the job in errors.
 
-    Raises ChildProcessError with the last line of its complaint.
+    Raises ChildProcessError with the last line of its standard error.
     """
     environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
     environment["PYTHONPATH"] = os.pathsep.join([_root(), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -30,7 +30,7 @@ def ask(module: str, request: dict[str, Any], threads: int, who: str) -> Any:
 
 
 def _root() -> str:
-    """The folder that this npformer lies in."""
+    """Return the folder that contains this npformer."""
     return str(Path(__file__).parents[2])
 
 
@@ -40,5 +40,5 @@ def answer(result: Any) -> None:
 
 
 def request() -> Any:
-    """What `ask` wants of this process."""
+    """Return the request that `ask` sent to this process."""
     return json.loads(sys.argv[1])

@@ -1,7 +1,7 @@
-"""All contestants on one model and batch, in turn, again and again; ratios are taken within a round.
+"""Alternating rounds of all contestants on one model and batch size; ratios are taken within a round.
 
-Machines drift: other work, heat, frequency. What ran side by side drifted together, so the ratio of two contestants is
-the median of the rounds' ratios and not the ratio of two medians.
+The speed of a machine drifts: other work, heat, frequency. Contestants that ran side by side drifted together, so the
+ratio of two of them is the median of the rounds' ratios and not the ratio of two medians.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ TOLERANCE = 1e-3  # of the largest logit: more than any rounding, less than any 
 
 @dataclass
 class Timing:
-    """One contestant: the milliseconds of every run, by round, and its largest peak memory in megabytes."""
+    """Measurements of one contestant: the milliseconds of every run, by round, and its peak memory in megabytes."""
 
     rounds: list[list[float]] = field(default_factory=list)
     peak_mb: float | None = None
 
     def add(self, answer: dict[str, Any]) -> None:
-        """Take in what a worker found in one round."""
+        """Add a worker's results from one round."""
         self.rounds.append(answer["milliseconds"])
         self.peak_mb = max(filter(None, (self.peak_mb, answer["peak_mb"])), default=None)
 
@@ -66,7 +66,7 @@ class Ratio:
 
 @dataclass
 class Result:
-    """One model and batch: who took how long, and where our time went."""
+    """Timings of every contestant on one model and batch size, and the breakdown of our time."""
 
     model: str
     batch: int
@@ -75,7 +75,7 @@ class Result:
     parts: list[Part]
 
     def ratio(self, rival: str) -> Ratio:
-        """Ours over the rival's."""
+        """Return the ratio of our time to the rival's."""
         pairs = zip(self.timings[OURS].medians, self.timings[rival].medians, strict=True)
         return Ratio([ours / theirs for ours, theirs in pairs])
 
@@ -92,7 +92,7 @@ class Means:
 
 @dataclass
 class Rules:
-    """How to measure: rounds, threads for everyone, and seconds to time each contestant for in each round."""
+    """Measuring conditions: the number of rounds, and each contestant's threads and seconds per round."""
 
     rounds: int
     threads: int
@@ -100,9 +100,10 @@ class Rules:
 
 
 def measure(subject: Subject, batch: int, contestants: Sequence[str], rules: Rules, folder: Path) -> Result:
-    """Time all contestants in turn; ours is the first of them. `folder` takes files that are needed on the way.
+    """Time all contestants in turn; ours is the first of them. `folder` holds temporary files.
 
-    Raises ValueError where logits differ, so that not the same thing is timed; ChildProcessError where one fails.
+    Raises ValueError where logits differ, so that not the same computation is timed; ChildProcessError where one
+    fails.
     """
     shape = (batch, subject.channels, subject.size, subject.size)
     timings = {contestant: Timing() for contestant in contestants}
@@ -125,7 +126,7 @@ def measure(subject: Subject, batch: int, contestants: Sequence[str], rules: Rul
 
 
 def _check_logits(contestant: str, model: str, theirs: np.ndarray, ours: np.ndarray) -> None:
-    """Raise ValueError unless two contestants gave the same answer."""
+    """Raise ValueError unless two contestants returned the same logits."""
     difference = float(np.abs(theirs - ours).max() / np.abs(ours).max())
     if not difference <= TOLERANCE:  # NaN is no small difference either
         raise ValueError(
@@ -135,7 +136,7 @@ def _check_logits(contestant: str, model: str, theirs: np.ndarray, ours: np.ndar
 
 
 def geometric_means(results: Sequence[Result]) -> list[Means]:
-    """How much of each rival's time we take, over all models, batch by batch."""
+    """Return the geometric mean of our ratio to each rival over all models, batch size by batch size."""
     means = []
     for rival in [name for name in results[0].timings if name != OURS]:
         for batch in sorted({result.batch for result in results}):

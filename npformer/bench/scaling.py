@@ -1,7 +1,7 @@
-"""How cost grows with the number of pictures in a batch, and with the number of tokens in a picture.
+"""Growth of the cost with the number of pictures in a batch, and with the number of tokens in a picture.
 
 A batch should cost in proportion to its pictures, a SwiftFormer in proportion to its tokens (pixels of its first map:
-its attention has one query for all of them), and EfficientFormer's attention with their square.
+its attention has one query for all of them), and EfficientFormer's attention in proportion to their square.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PATCH = 4  # side in pixels of a token of SwiftFormer's first stage
 
 @dataclass
 class Curve:
-    """One thing that was made larger: its sizes (pictures, or tokens), and the milliseconds of each, by round."""
+    """Cost of one growing quantity: its sizes (pictures or tokens), and the milliseconds of each, by round."""
 
     name: str
     sizes: list[int]
@@ -41,7 +41,7 @@ class Curve:
 
     @property
     def milliseconds(self) -> list[float]:
-        """The median of the rounds, size by size."""
+        """The median over the rounds, for each size."""
         return [float(np.median(rounds)) for rounds in self.rounds]
 
     @property
@@ -51,17 +51,17 @@ class Curve:
 
     @property
     def deviation(self) -> float:
-        """How much more the largest costs than in proportion to the smallest: 0.1 is 10 % more, per unit."""
+        """The relative increase in cost per unit from the smallest size to the largest: 0.1 is 10 % more."""
         return self.per_unit[-1] / self.per_unit[0] - 1
 
     @property
     def exponent(self) -> float:
-        """Of the nearest power of the size."""
+        """The exponent of the best-fitting power law."""
         return power_law(self.sizes, self.milliseconds)[1]
 
     @property
     def steps(self) -> list[float]:
-        """The exponent from each size to the next: for small ones what is fixed hides how the rest grows."""
+        """The exponent from each size to the next: at small sizes the fixed cost hides the growth of the rest."""
         points = list(zip(self.sizes, self.milliseconds, strict=True))
         return [power_law(*zip(*pair, strict=True))[1] for pair in pairwise(points)]
 
@@ -75,7 +75,7 @@ class Growth:
 
 
 def measure(rules: Rules, tell: Callable[[str], None]) -> Growth:
-    """Measure all curves, a line of progress each to `tell`. Raises ChildProcessError."""
+    """Measure all curves, passing a line of progress on each to `tell`. Raises ChildProcessError."""
     with TemporaryDirectory() as folder:
         subjects = {name: prepare(name, None, Path(folder) / name) for name in MODELS}
         growth = Growth([], [])
@@ -100,7 +100,7 @@ def _forward(subject: Subject, batch: int, side: int, rules: Rules) -> Job:
 
 
 def _curve(name: str, sizes: Sequence[int], jobs: Sequence[Job], rules: Rules) -> Curve:
-    """Do the jobs in turn, as often as there are rounds."""
+    """Run the jobs in turn, once per round, and return their curve."""
     rounds: list[list[float]] = [[] for _ in jobs]
     for _ in range(rules.rounds):
         for job, found in zip(jobs, rounds, strict=True):
@@ -109,7 +109,7 @@ def _curve(name: str, sizes: Sequence[int], jobs: Sequence[Job], rules: Rules) -
 
 
 def format_growth(growth: Growth, rules: Rules) -> str:
-    """Both tables, and what they come to."""
+    """Return both tables and the fits as text."""
     sizes = growth.batches[0].sizes
     head = ["ms per picture at batch", *map(str, sizes), f"{sizes[0]} to {sizes[-1]}"]
     lines = [[c.name, *(f"{cost:.2f}" for cost in c.per_unit), f"{c.deviation:+.1%}"] for c in growth.batches]
@@ -131,7 +131,7 @@ def format_growth(growth: Growth, rules: Rules) -> str:
 
 
 def as_json(growth: Growth, rules: Rules) -> dict[str, Any]:
-    """Both sets of curves, in plain lists and dictionaries."""
+    """Return both sets of curves in plain lists and dictionaries."""
 
     def told(curve: Curve, unit: str) -> dict[str, Any]:
         fit = {"deviation": curve.deviation} if unit == "batch" else {"exponent": curve.exponent}

@@ -1,4 +1,4 @@
-"""Results as text that can be pasted, and as JSON."""
+"""Results as plain text and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .rounds import Means, Ratio, Result, Rules, Timing
 
 
 def format_results(results: Sequence[Result], rules: Rules) -> str:
-    """One line per model and batch: everyone's milliseconds, the ratios and their ranges, and peak memory."""
+    """Return one line per model and batch size: all contestants' milliseconds, ratios with ranges, and peak memory."""
     names = list(results[0].timings)
     rivals = [name for name in names if name != OURS]
     head = ["model", "batch", f"{OURS} ms", *([] if rivals else ["quartiles", "pictures/s"])]
@@ -37,21 +37,21 @@ def format_results(results: Sequence[Result], rules: Rules) -> str:
 
 
 def format_progress(result: Result) -> str:
-    """One model and batch in a line."""
+    """Return one model and batch size as a line of text."""
     times = [f"{name} {_ms(timing.median)} ms" for name, timing in result.timings.items()]
     ratios = [f"{result.ratio(name).median:.2f} x {name}" for name in result.timings if name != OURS]
     return f"{result.model}, batch {result.batch}: {', '.join(times + ratios)}"
 
 
 def format_means(means: Sequence[Means]) -> str:
-    """The geometric means, a line each."""
+    """Return the geometric means, a line each."""
     lines = [["geometric mean", "batch", "ratio", "models"]]
     lines += [[f"{OURS} / {m.rival}", str(m.batch), f"{m.ratio:.2f}", str(m.models)] for m in means]
     return "\n".join(align(lines, right={1, 2, 3}))
 
 
 def format_breakdown(result: Result, peaks: Peaks) -> str:
-    """How everyone did on one model and batch, and where our time went."""
+    """Return the timings of all contestants on one model and batch size, and the breakdown of our time."""
     size = f"{result.size} x {result.size}"
     lines = [["", "ms", "quartiles", "pictures/s", "peak MB"]]
     for name, timing in result.timings.items():
@@ -76,7 +76,7 @@ def format_breakdown(result: Result, peaks: Peaks) -> str:
 
 
 def format_peaks(peaks: Peaks, rules: Rules) -> str:
-    """What the shares of the peaks refer to."""
+    """Return a note on the peaks that the shares refer to."""
     return (
         f"peaks of this machine, {_count(rules.threads, 'thread')}: {peaks.gflops:.0f} GFLOP/s in a float32 matrix "
         f"product; in a copy, read and\nwritten, {peaks.gbytes_cache:.0f} GB/s within the cache, which GB/s are "
@@ -87,7 +87,7 @@ def format_peaks(peaks: Peaks, rules: Rules) -> str:
 def as_json(
     results: Sequence[Result], means: Sequence[Means], rules: Rules, peaks: Peaks, versions: dict[str, str]
 ) -> dict[str, Any]:
-    """Everything, in plain lists and dictionaries."""
+    """Return all results in plain lists and dictionaries."""
     return {
         "versions": versions,
         **asdict(rules),
@@ -118,7 +118,7 @@ def _result(result: Result) -> dict[str, Any]:
 
 
 def _pictures(result: Result, timing: Timing) -> float:
-    """Pictures a second."""
+    """Return the pictures per second."""
     return 1000 * result.batch / timing.median
 
 
@@ -140,7 +140,7 @@ def _megabytes(timing: Timing) -> str:
 
 
 def _rate(rate: float, peak: float) -> tuple[str, str]:
-    """A rate, and as a share of the peak; nothing where it is not counted."""
+    """Return a rate, and its share of the peak; empty where it is not counted."""
     return (f"{rate:.0f}", f"{rate / peak:.0%}") if rate else ("", "")
 
 

@@ -1,4 +1,4 @@
-"""The models to time, as directories that every contestant can read."""
+"""Models to time, as directories that every contestant can read."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Subject:
 
 
 def check(name: str, size: int | None, rivals: Sequence[str]) -> None:
-    """Refuse what could not be timed, from a model's settings alone. `size` as in `prepare`.
+    """Refuse, from a model's settings alone, a model that could not be timed. `size` as in `prepare`.
 
-    Raises ValueError or FileNotFoundError for a name that is no model's; ValueError for pictures that do not fit it,
-    or where one of the rivals cannot run it.
+    Raises ValueError or FileNotFoundError for the name of no model; ValueError for pictures that do not fit it, or
+    where one of the rivals cannot run it.
     """
     config, _ = model_config(name, **(_overrides(size) if is_random(name) else {}))
     for setting, theirs in ONLY_HERE.items():
@@ -72,12 +72,12 @@ def prepare(name: str, size: int | None, directory: Path) -> Subject:
 
 
 def _overrides(size: int | None) -> dict[str, int]:
-    """A variant is built for the size that is asked for."""
+    """Return the config overrides that build a variant for the requested size."""
     return {} if size is None else {"image_size": size}
 
 
 def _own_size(name: str, model: PreTrainedModel) -> int:
-    """The side of the pictures that a stored model was made for."""
+    """Return the side of the pictures that a stored model was made for."""
     try:
         return processor_size(AutoImageProcessor.from_pretrained(name))
     except FileNotFoundError:  # weights without a processor

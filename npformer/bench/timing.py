@@ -1,4 +1,4 @@
-"""The clock, and how much memory this process has taken."""
+"""The clock and the peak memory of this process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ LEAST_RUNS = 5
 
 
 def time_runs(run: Callable[[], Any], seconds: float) -> list[float]:
-    """Milliseconds of every run of a function: at least five, and until `seconds` have passed, after three untimed.
+    """Return the milliseconds of every run of a function: at least five, and until `seconds` have passed.
 
-    The untimed ones fill caches, start threads and, in some runtimes, decide how to compute.
+    Three untimed runs come first: they fill caches, start threads and, in some runtimes, decide how to compute.
     """
     for _ in range(WARM_UPS):
         run()
@@ -29,9 +29,9 @@ def time_runs(run: Callable[[], Any], seconds: float) -> list[float]:
 
 
 def peak_megabytes() -> float | None:
-    """The most memory that this process has held at once, in megabytes (1e6 bytes); None where that is unknown.
+    """Return the peak memory of this process in megabytes (1e6 bytes); None where it is unknown.
 
-    It is the peak resident set, which includes the pages of mapped files that were read.
+    It is the peak resident set size, which includes the pages of mapped files that were read.
     """
     status = Path("/proc/self/status")
     if status.exists():  # Linux' own figure: getrusage would begin with what the parent held when it started this one

@@ -1,4 +1,4 @@
-"""transformers' own model of a directory, and, as `python -m npformer.bench.transformers_model JOB`, its ONNX file."""
+"""transformers' model of a directory and, as `python -m npformer.bench.transformers_model JOB`, its ONNX export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import process
 
 
 def load(directory: Path) -> Any:
-    """The PyTorch model that `config.json` names, with the directory's weights, ready to predict."""
+    """Return the PyTorch model that `config.json` names, with the directory's weights, in evaluation mode."""
     # No model needs torchvision, yet transformers loads it where it can, and fails with one made for another PyTorch.
     sys.modules["torchvision"] = None  # type: ignore[assignment]
     import transformers
@@ -26,11 +26,11 @@ def load(directory: Path) -> Any:
 
 
 def export(directory: str, shape: list[int], path: str) -> None:
-    """Write the model as ONNX for inputs of exactly that shape, which the runtime likes best."""
+    """Export the model as ONNX for inputs of exactly one shape, which the runtime handles best."""
     import torch
 
     class Logits(torch.nn.Module):  # type: ignore[misc]
-        """The exporter wants a function from tensors to tensors."""
+        """The model reduced to a function from tensors to tensors, which the exporter needs."""
 
         def __init__(self) -> None:
             super().__init__()

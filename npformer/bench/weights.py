@@ -1,9 +1,9 @@
 """Random weights that are worth timing.
 
 Freshly initialised networks hold layer scales of 1e-5 and statistics of exactly 0 and 1. Their branches fade out
-within a few blocks, some into denormals, numbers below 1e-38 that many processors take much longer for: what is
-timed then is no network. Merely larger weights explode in deep networks, or leave no trace of the picture in the
-logits. So weights are random here, and batch norms' statistics what training makes them: those of what passes.
+within a few blocks, some into denormals, numbers below 1e-38 that many processors handle much more slowly: the timing
+is then not that of a trained network. Merely larger weights explode in deep networks, or leave no trace of the picture
+in the logits. So weights are random here, and batch norms' statistics are, as after training, those of their inputs.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ LEAST_VARIANCE = 0.1  # added to that of every channel, for some are the same ev
 
 
 def randomize(model: PreTrainedModel, size: int, seed: int = 0) -> PreTrainedModel:
-    """Give a model random weights, the same for the same seed, with which all its values are of order 1 to 1000.
+    """Give a model random weights, the same for the same seed, that keep all its values of order 1 to 1000.
 
-    Weights of convolutions and linear layers are normal with deviation 1 / sqrt(inputs per output), so that outputs
-    are as large as inputs; norms' weights lie between 0.5 and 1.5, layer scales between 0.3 and 0.8; all else is
-    normal. Batch norms then get the mean and variance of what reaches them from random pictures of `size` x `size`.
+    Weights of convolutions and linear layers are normal with standard deviation 1 / sqrt(inputs per output), so that
+    outputs are as large as inputs; norms' weights lie between 0.5 and 1.5, layer scales between 0.3 and 0.8; all else
+    is normal. Batch norms then get the mean and variance of their inputs for random pictures of `size` x `size`.
     """
     generator = np.random.default_rng(seed)
     state = model.state_dict()
@@ -54,7 +54,7 @@ def _draw(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> 
 
 
 def _settle(name: str, module: Module, inputs: tuple[Any, ...], output: Array, layout: str | None) -> Array:
-    """Set a batch norm's statistics to those of its input, and pass on what it makes of that now."""
+    """Set a batch norm's statistics to those of its input, and return its output with them."""
     if not isinstance(module, BatchNorm2d):
         return output
     module.running_mean = inputs[0].mean((0, 2, 3))

@@ -1,7 +1,7 @@
-"""One contestant, alone in a process: load the model, run it, and tell how long that took.
+"""One contestant, alone in a process: load the model, run it, and report the times.
 
-`python -m npformer.bench.worker JOB`. The answer has the milliseconds of every run, the process's peak memory (which
-includes the 4 MB that importing this package takes, whoever is timed) and, for our fused model, where the time went.
+`python -m npformer.bench.worker JOB`. The result holds the milliseconds of every run, the process's peak memory (which
+includes the 4 MB of importing this package, whichever contestant is timed) and, for our fused model, the breakdown.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ATTENTION = "attention"  # EfficientFormer's, by itself: what `--scaling` sets b
 
 @dataclass
 class Job:
-    """What a contestant is to do.
+    """A contestant's task.
 
     model: a directory that `save_pretrained` wrote, or for ONNX Runtime an `.onnx` file. shape: that of its input.
-    seconds: for how long to time it. logits: the `.npy` file to write its output to, if wanted.
+    seconds: how long to time it. logits: the `.npy` file to write its output to, if wanted.
     """
 
     contestant: str
@@ -38,12 +38,12 @@ class Job:
     logits: str | None = None
 
     def run(self, name: str) -> dict[str, Any]:
-        """Do it in a process of its own; errors call the model `name`. Raises ChildProcessError."""
+        """Run the job in a process of its own; errors call the model `name`. Raises ChildProcessError."""
         return process.ask("worker", asdict(self), self.threads, f"{self.contestant} on {name}")
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Do the job in this process."""
+    """Run the job in this process."""
     x = np.random.default_rng(7).standard_normal(job.shape, np.float32)
     run = LOADERS[job.contestant](job, x)
     answer: dict[str, Any] = {"milliseconds": time_runs(run, job.seconds), "peak_mb": peak_megabytes()}
@@ -55,9 +55,9 @@ def work(job: Job) -> dict[str, Any]:
 
 
 def profile_runs(run: Callable[[], Any], seconds: float) -> dict[str, Any]:
-    """Where a fused model's time goes: how many runs, their seconds, and of each kind seconds, flops and bytes.
+    """Profile a fused model: the number of runs, their seconds, and for each kind its seconds, flops and bytes.
 
-    A kind's seconds are those of all threads together.
+    The seconds of a kind are summed over all threads.
     """
     from ..fast.threads import profile
 

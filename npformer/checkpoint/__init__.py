@@ -1,4 +1,4 @@
-"""Reading and writing weights: one file per container format. Nothing here knows a model."""
+"""Readers and writers of weights: one file per container format. Nothing here depends on any model."""
 
 from .atomic import write_text
 from .json_object import read_json

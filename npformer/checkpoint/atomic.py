@@ -1,4 +1,4 @@
-"""Writing a file so that it appears whole or not at all, whatever interrupts it."""
+"""Atomic writing: a file appears complete or not at all, whatever interrupts the write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield an empty file beside `path` to write to; it takes that name when all went well, and goes otherwise.
+    """Yield an empty file beside `path` to write to; rename it to `path` on success, remove it on failure.
 
     Raises OSError where nothing can be written.
     """
@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file in one step, its folder included."""
+    """Write a small text file atomically, creating its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(text, "utf-8")

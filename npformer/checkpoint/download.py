@@ -1,4 +1,4 @@
-"""Fetching one file from the web, whole and checked, into the user's cache."""
+"""Download of single files from the web, complete and verified, into the user's cache."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ PIECE = 1 << 20
 
 
 def cache() -> Path:
-    """Where npformer keeps what can be had again: $XDG_CACHE_HOME/npformer, or ~/.cache/npformer."""
+    """Return the folder for files that can be downloaded again: $XDG_CACHE_HOME/npformer, or ~/.cache/npformer."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "npformer"
 
 
 def download(url: str, path: Path, sha256: str) -> Path:
-    """Fetch `url` to `path` unless it is there; `sha256` is how its hash begins, in hexadecimal.
+    """Download `url` to `path` unless it exists; `sha256` is the beginning of its hash, in hexadecimal.
 
-    Raises OSError where the server cannot be reached, does not have it or breaks off, ValueError for another file than
-    expected; `path` then does not exist.
+    Raises OSError where the server cannot be reached, does not have the file or breaks off; ValueError where the file
+    is not the expected one; `path` then does not exist.
     """
     if path.exists():
         return path
@@ -61,7 +61,7 @@ def _open(url: str) -> Any:
 
 
 def _pieces(url: str, answer: Any) -> Iterator[bytes]:
-    """What the server sends, piece by piece. Raises OSError where it sends less than it said."""
+    """Yield the response piece by piece. Raises OSError where it is shorter than announced."""
     size, there = answer.headers.get("Content-Length"), 0
     try:
         while piece := answer.read(PIECE):

@@ -1,4 +1,4 @@
-"""From a path to weights: which container a file is, told by its first bytes, not by its name."""
+"""Weights of a path: the container is recognised by the first bytes of the file, not by its name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".h5", ".keras", ".npz")
 
 
 def find_weights(directory: Path) -> Path:
-    """The file that holds a directory's weights: one of `NAMES`, or else its only file of a known suffix.
+    """Return the file that holds a directory's weights: one of `NAMES`, or else its only file of a known suffix.
 
     Raises FileNotFoundError, or CheckpointError where several files could be meant.
     """
@@ -37,11 +37,12 @@ def find_weights(directory: Path) -> Path:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read the weights of a file, or of a directory, whatever container they are in.
+    """Read the weights of a file or a directory, whatever their container.
 
-    safetensors and PyTorch's files, whole or in shards, HDF5, Keras archives and npz. Nothing in a file is ever run.
+    Supported are safetensors and PyTorch files, single or in shards, HDF5, Keras archives and npz. No code in a file
+    is ever executed.
 
-    Raises FileNotFoundError, CheckpointError for a file that is damaged or of no known kind, or ImportError where a
+    Raises FileNotFoundError, CheckpointError for a file that is damaged or of an unknown kind, or ImportError where a
     library is missing that its kind needs.
     """
     path = find_weights(path) if path.is_dir() else path

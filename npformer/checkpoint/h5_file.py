@@ -1,4 +1,4 @@
-"""HDF5 as Keras writes it: four layouts of one container, and the `.keras` archive around the last.
+"""HDF5 as written by Keras: four layouts of one container, and the `.keras` archive around the last.
 
     Keras 2, `save_weights("x.h5")`     attribute layer_names; each group's weight_names; datasets named by these
     Keras 2 and 3, `save("x.h5")`       the same under the group model_weights
@@ -7,11 +7,11 @@
                                         layers/<kind>_<n>/vars/<i>; an attribute of vars, name, is the layer's own name
     `.keras`                            a zip of metadata.json, config.json and model.weights.h5
 
-What arrays are called is told at `read_h5`.
+`read_h5` documents the names of the arrays.
 
-The HDF5 library is made for files one trusts: a file can point at others, claim any size, call for plug-ins, and
-inflate without end. So every link is looked at before it is followed, every dataset before it is read, and whatever
-Keras never writes is refused.
+The HDF5 library is made for trusted files: a file can refer to others, claim any size, call for plug-ins, and inflate
+without end. So every link is checked before it is followed, every dataset before it is read, and whatever Keras never
+writes is refused.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5
 def read_h5(path: Path) -> Weights:
     """Read the arrays of an HDF5 file by Keras or by transformers for TensorFlow, or of a `.keras` archive.
 
-    Arrays are called what the file calls them, the last two parts being layer and variable:
+    Arrays keep the names of the file, whose last two parts are layer and variable:
 
         block1a_bn/gamma:0, block1a_dwconv/depthwise_kernel:0          Keras 2
         block1a_bn/gamma, block1a_dwconv/kernel                        Keras 3
         tf_swift_former_for_image_classification/swiftformer/patch_embed/patch_embedding/0/kernel:0
 
-    Where variables have numbers only, shapes tell which is which: kernel, bias; gamma, beta, moving_mean,
-    moving_variance; mean, variance, count. Where the layer's own name is nowhere, it is the group's:
-    conv2d_12/kernel. A model inside another one goes before: efficientnetb0/stem_conv/kernel.
+    Variables that are only numbered are named by their shapes: kernel, bias; gamma, beta, moving_mean,
+    moving_variance; mean, variance, count. A layer whose own name is not stored has its group's: conv2d_12/kernel. The
+    name of a nested model is a prefix: efficientnetb0/stem_conv/kernel.
 
-    Raises FileNotFoundError; CheckpointError for a file that is damaged, hostile, or laid out in no such way;
-    ImportError where h5py is not installed.
+    Raises FileNotFoundError; CheckpointError for a file that is damaged, hostile, or in another layout; ImportError
+    where h5py is not installed.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -76,7 +76,7 @@ def read_h5(path: Path) -> Weights:
 
 
 def _library(path: Path) -> Any:
-    """The module h5py, imported only where it is needed."""
+    """Return the module h5py, imported only where it is needed."""
     try:
         import h5py  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
@@ -88,7 +88,7 @@ def _library(path: Path) -> Any:
 
 
 def _read(reader: _Reader, file: Any, container: str, own_names: dict[str, str]) -> Weights:
-    """An open file's arrays; `own_names`: of its layers, where an archive tells them."""
+    """Return the weights of an open file; `own_names` are those of its layers, where an archive stores them."""
     weights = Weights({}, container)
     top = reader.child(file, "model_weights", "") if reader.has(file, "model_weights") else file
     for group in (top, file):
@@ -110,10 +110,10 @@ def _read(reader: _Reader, file: Any, container: str, own_names: dict[str, str])
 
 
 def _by_names(reader: _Reader, top: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Keras 2: the path of an array inside its layer's group is its name.
+    """Yield the arrays of Keras 2, where an array's name is its path inside its layer's group.
 
-    The attributes layer_names and weight_names say the same again. That they are as many is all that is asked of them:
-    a list of texts can take a thousand times the room of the file, and cannot be read in parts.
+    The attributes layer_names and weight_names repeat this. Only their lengths are checked: a list of strings can take
+    a thousand times the size of the file, and cannot be read in parts.
     """
     layers = list(_layers(reader, top, ""))
     extra = sum(name == "top_level_model_weights" for name, _ in layers)
@@ -127,7 +127,7 @@ def _by_names(reader: _Reader, top: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _layers(reader: _Reader, group: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """The groups that have weight_names; in a layer's name, "/" makes groups inside of groups."""
+    """Yield the groups that have weight_names; a "/" in a layer's name makes nested groups."""
     for key in group:
         child = reader.child(group, key, place)
         if isinstance(child, reader.h5py.Group):
@@ -137,7 +137,7 @@ def _layers(reader: _Reader, group: Any, place: str) -> Iterator[tuple[str, Any]
 
 
 def _inside(reader: _Reader, group: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """The arrays of one layer, not of layers inside its group."""
+    """Yield the arrays of one layer, without those of layers nested in its group."""
     for key in group:
         child = group[key]  # `_layers` has been here
         if not isinstance(child, reader.h5py.Group):
@@ -149,7 +149,7 @@ def _inside(reader: _Reader, group: Any, place: str) -> Iterator[tuple[str, Any]
 def _by_groups(
     reader: _Reader, group: Any, own_names: dict[str, str], notes: list[str], place: str = ""
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Keras 3: groups are layers, or hold some; the variables of a layer are in its group vars."""
+    """Yield the arrays of Keras 3: groups are layers or contain layers, whose variables are in their group vars."""
     for key in group:
         child = reader.child(group, key, place)
         if not isinstance(child, reader.h5py.Group):
@@ -170,7 +170,7 @@ def _by_groups(
 
 
 def _named(variables: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
-    """Variables numbered 0, 1, ... get the names of their layer's kind, which their axes tell; others keep theirs."""
+    """Rename variables numbered 0, 1, ... by their kind of layer, which their axes show; keep other names."""
     if [name for name, _ in variables] != [str(i) for i in range(len(variables))]:
         return variables
     names: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ def _named(variables: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarra
 
 @dataclass
 class _Reader:
-    """Looks at everything before it touches it. `room`: bytes that the arrays may still take."""
+    """Reader that checks every object before it reads it. `room`: bytes that the arrays may still take."""
 
     h5py: Any
     texts: Texts
@@ -199,11 +199,11 @@ class _Reader:
     seen: set[Any] = field(default_factory=set)
 
     def has(self, group: Any, key: str) -> bool:
-        """Whether a group has a member of that name, wherever it may point."""
+        """Return whether a group has a member of that name, whatever it links to."""
         return group.get(key, getlink=True) is not None
 
     def child(self, group: Any, key: str, place: str) -> Any:
-        """A member of a group that lies there itself: links are never followed, and nothing is met twice."""
+        """Return a member stored in the group itself: links are never followed, and no object is visited twice."""
         name = checked(place + key)
         link = group.get(key, getlink=True)
         if isinstance(link, self.h5py.ExternalLink):
@@ -220,18 +220,21 @@ class _Reader:
         return child
 
     def own_name(self, group: Any) -> str:
-        """The name that a layer gives itself, beside its variables; "" where it does not."""
+        """Return the layer's own name, stored beside its variables; "" if there is none."""
         if not isinstance(group.get("vars", getlink=True), self.h5py.HardLink):
             return ""
         return checked(self.text(group["vars"], "name") or "")
 
     def promised(self, thing: Any, name: str) -> int | None:
-        """How many texts an attribute lists. A long list is spread over name0, name1 ...: an attribute holds 64 kB."""
+        """Return how many strings an attribute lists.
+
+        A long list is split over name0, name1 ..., since an attribute holds 64 kB.
+        """
         keys = [name] if name in thing.attrs else [key for key in thing.attrs if re.fullmatch(rf"{name}\d+", key)]
         return sum(math.prod(thing.attrs.get_id(key).shape or ()) for key in keys) if keys else None
 
     def text(self, thing: Any, name: str) -> str | None:
-        """An attribute that is one text, or None."""
+        """Return an attribute that is a single string, or None."""
         if name not in thing.attrs:
             return None
         held = thing.attrs.get_id(name)
@@ -243,7 +246,7 @@ class _Reader:
         return bytes(thing.attrs[name]).decode()
 
     def array(self, name: str, dataset: Any) -> np.ndarray:
-        """Read one array, once its type, size and place are such as Keras writes."""
+        """Read an array after checking that its type, size and storage are as Keras writes them."""
         if not isinstance(dataset, self.h5py.Dataset):
             raise RefusedError(f"has a group {quoted(name)} where an array should be")
         dtype, shape = dataset.dtype, dataset.shape
@@ -270,7 +273,7 @@ class _Reader:
 
 
 def _check_chunks(dataset: Any, name: str, size: int) -> None:
-    """Inflate every chunk with a limit, `size`: the library itself would go on for as long as the data does."""
+    """Inflate every chunk up to the limit `size`: the library itself would inflate as much as the data asks for."""
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
     # In the order of writing, each at most once: what is deflated twice can inflate a million times.
@@ -289,7 +292,7 @@ def _check_chunks(dataset: Any, name: str, size: int) -> None:
 
 
 def checked(name: str) -> str:
-    """A name that is safe to show and to take apart, or "". Raises RefusedError for any other."""
+    """Return a name if it is empty, or safe to print and to split. Raises RefusedError for any other."""
     bad = name and any(part in ("", ".", "..") for part in name.split("/"))
     if bad or len(name) > _MAX_NAME or not name.isprintable() or name.count("/") > _MAX_DEPTH:
         raise RefusedError(f"has the impossible name {quoted(name)}")
@@ -297,7 +300,7 @@ def checked(name: str) -> str:
 
 
 def _natural(name: str) -> tuple[bool, int, str]:
-    """Numbers first and by size, then names."""
+    """Return a sort key that puts numbers first, by value, then names."""
     number = name.isascii() and name.isdigit() and len(name) < 10
     return not number, int(name) if number else 0, name
 
@@ -306,7 +309,7 @@ def _natural(name: str) -> tuple[bool, int, str]:
 
 
 def _read_archive(h5py: Any, path: Path) -> Weights:
-    """The weights in a `.keras` archive; the model's config and Keras' version become metadata."""
+    """Return the weights in a `.keras` archive, with the model's config and Keras' version as metadata."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as opened:
         archive = Archive(opened, size)
@@ -328,7 +331,7 @@ def _read_archive(h5py: Any, path: Path) -> Weights:
 
 
 def _own_names(config: Any) -> dict[str, str]:
-    """What layers call themselves, by their groups' names: kinds in snake case, counted in the model's order."""
+    """Return the layers' own names by their groups' names: kinds in snake case, counted in the model's order."""
     for key in ("config", "layers"):
         config = config.get(key) if isinstance(config, dict) else None
     names: dict[str, str] = {}

@@ -1,12 +1,12 @@
-"""Texts in the attributes of an HDF5 file, read without the HDF5 library.
+"""Strings in the attributes of an HDF5 file, read without the HDF5 library.
 
-A text of any length is not where its attribute is, but in a heap that many share. The library (2.0 too) takes as much
-memory as the attribute claims that its text needs, up to 4 GiB, before it looks there, and walks some damaged heaps
-for ever. So texts are found here instead:
+A string of variable length is not stored with its attribute, but in a heap shared by many. The library (2.0 too)
+allocates as much memory as the attribute claims that its string needs, up to 4 GiB, before it looks there, and loops
+forever on some damaged heaps. So strings are read here instead:
 
     an object's header    messages, one of them the attribute: its name, type, shape, and a reference
-    the reference         length (4 bytes), the heap's place (8), the text's number in it (4)
-    the heap              "GCOL", version, 3 bytes, size (8); then texts: number (2), 6 bytes, size (8), data
+    the reference         length (4 bytes), the heap's address (8), the string's index in it (4)
+    the heap              "GCOL", version, 3 bytes, size (8); then strings: index (2), 6 bytes, size (8), data
 
 Format: the HDF5 File Format Specification, IV.A (object headers) and III.E (global heap).
 """
@@ -24,7 +24,10 @@ _MAX_HEADER = 1 << 20  # bytes of all messages of one object
 
 
 class Texts:
-    """Reads texts from the bytes of a file. Raises RefusedError, IndexError or struct.error where they are damaged."""
+    """Reader of strings from the bytes of a file.
+
+    Raises RefusedError, IndexError or struct.error where they are damaged.
+    """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self.data = data
@@ -34,7 +37,7 @@ class Texts:
             raise RefusedError("has places that are not of 8 bytes, counted from its start, as Keras writes them")
 
     def read(self, header: int, name: str) -> str | None:
-        """The text in an attribute of the object whose header lies there; None where it is not in this header."""
+        """Return the string in an attribute of the object whose header starts there; None if it has none."""
         for message in self._attributes(header):
             version, *sizes = struct.unpack("<Bx3H", message[:8])  # of name, type and shape
             at, step = 9 if version == 3 else 8, 8 if version == 1 else 1
@@ -48,7 +51,7 @@ class Texts:
         return None
 
     def _attributes(self, header: int) -> Iterator[bytes]:
-        """The attributes among an object's messages, which may lie in several parts."""
+        """Yield the attributes among an object's messages, which may be stored in several parts."""
         new = self.data[header : header + 4] == b"OHDR"
         if new:
             flags = self.data[header + 5]
@@ -71,7 +74,7 @@ class Texts:
                     yield message
 
     def _heap(self, start: int) -> dict[int, bytes]:
-        """The texts in the heap that begins there, by number."""
+        """Return the strings in the heap that starts there, by index."""
         if start in self.heaps:
             return self.heaps[start]
         magic, size = struct.unpack("<4s4xQ", self.data[start : start + 16])
@@ -93,7 +96,7 @@ class Texts:
 
 
 def _messages(part: bytes, head: str) -> Iterator[tuple[int, int, bytes]]:
-    """Kind, flags and content of each message."""
+    """Yield the kind, flags and content of each message."""
     position, width = 0, struct.calcsize(head)
     while position + width <= len(part):
         kind, size, flags = struct.unpack(head, part[position : position + width])

@@ -1,8 +1,8 @@
-"""Fetching a model from the Hugging Face Hub, into the cache that every user of the hub shares.
+"""Download of models from the Hugging Face Hub, into the cache that all hub clients share.
 
-Needs huggingface_hub, which does the work and obeys the environment it always obeys: HF_HOME says where the cache is,
-HF_ENDPOINT who is asked, HF_TOKEN who asks, and HF_HUB_OFFLINE=1 that nobody is. Only what a model is made of here is
-fetched: settings and weights, never code, nor what a training run left beside them.
+Needs huggingface_hub, which does the work and honours its usual environment variables: HF_HOME sets the cache,
+HF_ENDPOINT the server, HF_TOKEN the credentials, and HF_HUB_OFFLINE=1 forbids any request. Only the parts that a model
+here needs are downloaded: settings and weights, never code, nor other files of a training run.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ INDEX = ".index.json"
 
 
 def download(repo_id: str, *, revision: str | None = None, weights: bool = True) -> Path:
-    """Fetch a model into the hub's cache, or find it there, and return the directory that holds its files.
+    """Download a model into the hub's cache unless it is there, and return the directory that holds its files.
 
-    `repo_id` is "owner/name"; `revision` a branch, tag or commit, None for the main branch. A branch is asked for
-    anew each time, and the cache answers where the hub cannot be reached. The directory holds `config.json`,
+    `repo_id` is "owner/name"; `revision` a branch, tag or commit, None for the main branch. A branch is looked up anew
+    each time, and the cache is used where the hub cannot be reached. The directory holds `config.json`,
     `preprocessor_config.json` where there is one, and, unless `weights` is False, the weights: `model.safetensors`, or
-    else `pytorch_model.bin`, whole or in shards, or else `tf_model.h5`.
+    else `pytorch_model.bin`, single or in shards, or else `tf_model.h5`.
 
     Raises FileNotFoundError where huggingface_hub, the repository, the revision or a file is missing, or is not in the
-    cache and HF_HUB_OFFLINE is set; PermissionError where the hub wants to know who asks; ValueError for a name or an
-    index that cannot be; OSError where the hub cannot be reached or the connection breaks.
+    cache and HF_HUB_OFFLINE is set; PermissionError where the hub requires a token; ValueError for an invalid name or
+    index; OSError where the hub cannot be reached or the connection breaks.
     """
     repository = _Repository(_client(repo_id), repo_id, revision)
     config = repository.fetch(CONFIG)
@@ -43,7 +43,7 @@ def download(repo_id: str, *, revision: str | None = None, weights: bool = True)
 
 
 def _fetch_weights(repository: _Repository) -> None:
-    """The best weights that the repository has, shards included."""
+    """Download the best weights that the repository has, shards included."""
     for name in NAMES:
         path = repository.fetch(name)
         if path is None:
@@ -56,7 +56,7 @@ def _fetch_weights(repository: _Repository) -> None:
 
 
 def _shards(index: Path) -> list[str]:
-    """The files that an index names, once each. Raises ValueError for anything but weights that lie beside it."""
+    """Return the files that an index names, each once. Raises ValueError unless all are weights beside the index."""
     weight_map = read_json(index).get("weight_map")
     suffix = Path(index.name.removesuffix(INDEX)).suffix
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
@@ -69,7 +69,7 @@ def _shards(index: Path) -> list[str]:
 
 
 def _client(repo_id: str) -> Any:
-    """The module huggingface_hub, imported only where it is needed."""
+    """Return the module huggingface_hub, imported only where it is needed."""
     try:
         for submodule in ("constants", "utils"):  # its attributes only once they are imported
             importlib.import_module(f"huggingface_hub.{submodule}")
@@ -92,11 +92,11 @@ class _Repository:
 
     @property
     def offline(self) -> bool:
-        """Whether HF_HUB_OFFLINE forbids to ask."""
+        """True if HF_HUB_OFFLINE forbids requests."""
         return bool(self.client.constants.HF_HUB_OFFLINE)
 
     def fetch(self, name: str) -> Path | None:
-        """One file's place in the cache; None where the repository or, offline, the cache does not have it."""
+        """Return a file's path in the cache; None where the repository or, offline, the cache does not have it."""
         errors = self.client.utils
         if self.commit is not None:  # a commit never changes, so neither does the answer
             known = self.client.try_to_load_from_cache(self.repo_id, name, revision=self.commit)
@@ -114,7 +114,7 @@ class _Repository:
             raise self._explained(name, error) from None
 
     def lacks(self, what: str) -> FileNotFoundError:
-        """The error for a file that must be there."""
+        """Return the error for a required file that is missing."""
         if self.offline:
             return FileNotFoundError(
                 f"HF_HUB_OFFLINE is set, and of {self._name()} the cache in {self.client.constants.HF_HUB_CACHE} "
@@ -123,7 +123,7 @@ class _Repository:
         return FileNotFoundError(f"the repository {self._name()} holds no {what}")
 
     def _unreachable(self, name: str, error: Exception) -> OSError:
-        """The hub could not be asked, or answered with an error of its own."""
+        """Return the error for a hub that could not be reached, or that answered with an error of its own."""
         status = _status(error.__cause__)
         if status == 401:
             return self._refused()
@@ -131,7 +131,10 @@ class _Repository:
         return OSError(f"{self._hub()} {reason}, and {name} of {self._name()} is not in the cache")
 
     def _explained(self, name: str, error: Exception) -> Exception:
-        """An error of the client in one sentence. The order matters: a gated repository counts as not found there."""
+        """Return an error of the client in one sentence.
+
+        The order of the cases matters: a gated repository counts as not found there.
+        """
         errors = self.client.utils
         if isinstance(error, errors.HFValidationError):
             return ValueError(f"a repository's name must look like 'owner/name', got {self.repo_id!r}")
@@ -163,5 +166,5 @@ class _Repository:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """The hub's answer that an error is about, such as 404, if it is about one."""
+    """Return the HTTP status, such as 404, of the response that caused an error, if any."""
     return getattr(getattr(error, "response", None), "status_code", None)

@@ -1,4 +1,4 @@
-"""Reading JSON that must be an object: configs, indexes, headers."""
+"""Reader of JSON that must be an object: configs, indexes, headers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(raw: bytes, source: str) -> dict[str, Any]:
-    """Read bytes that hold a JSON object; `source` says in an error where they came from. Raises ValueError."""
+    """Parse bytes that hold a JSON object; `source` names their origin in errors. Raises ValueError."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:  # bad UTF-8 is a ValueError too

@@ -44,7 +44,7 @@ def _array_name(member: str) -> str:
 
 
 def _array(member: str, content: bytes) -> np.ndarray:
-    """One array from its bytes: 6 of magic, a version, a header, then the numbers and nothing else."""
+    """Return an array from its bytes: 6 of magic, a version, a header, then the numbers and nothing else."""
     file = io.BytesIO(content)
     version = npy.read_magic(file)
     if version not in _HEADERS:

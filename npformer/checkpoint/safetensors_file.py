@@ -1,8 +1,8 @@
 """safetensors: 8 bytes of header length, a JSON header, then the raw numbers of every tensor, back to back.
 
-Writing is the safetensors library's. Reading is done here because the arrays are to stay *in the file*: each is a view
-of one memory map, so that opening a checkpoint costs nothing and several processes share its pages. Every size and
-offset is checked against the file before a view is made.
+The safetensors library writes. Reading is done here so that the arrays stay *in the file*: each is a view of one
+memory map, so that opening a checkpoint costs nothing and several processes share its pages. Every size and offset is
+checked against the file before a view is made.
 """
 
 from __future__ import annotations
@@ -79,12 +79,15 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The free-text metadata of a safetensors file ({} where it has none). Raises as `read_tensors`."""
+    """Return the free-text metadata of a safetensors file ({} where it has none). Raises as `read_tensors`."""
     return _read_header(path)[0]["__metadata__"]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file atomically: it appears whole or not at all. Raises OSError where it cannot."""
+    """Write a safetensors file atomically: it appears complete or not at all.
+
+    Raises OSError where it cannot be written.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -101,7 +104,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[
 def write_checkpoint(directory: Path, tensors: Mapping[str, np.ndarray], max_shard_size: int) -> None:
     """Write a model directory's weights: one file, or, above `max_shard_size` bytes, shards and their index.
 
-    What an earlier save left and this one did not replace is removed: readers would not know which of them to trust.
+    Files of an earlier save that this one did not replace are removed: readers could not know which to trust.
     """
     shards: list[dict[str, np.ndarray]] = [{}]
     for name, array in tensors.items():
@@ -123,7 +126,7 @@ def write_checkpoint(directory: Path, tensors: Mapping[str, np.ndarray], max_sha
 
 
 def _write_index(path: Path, names: list[str], shards: list[dict[str, np.ndarray]]) -> None:
-    """Which shard holds which tensor, as JSON."""
+    """Write the index as JSON: the shard of each tensor."""
     index = {
         "metadata": {"total_size": sum(array.nbytes for shard in shards for array in shard.values())},
         "weight_map": {name: shard_name for shard_name, shard in zip(names, shards, strict=True) for name in shard},
@@ -132,7 +135,7 @@ def _write_index(path: Path, names: list[str], shards: list[dict[str, np.ndarray
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON header and where the data begins."""
+    """Return the JSON header and the offset at which the data begins."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     size = path.stat().st_size

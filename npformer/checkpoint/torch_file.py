@@ -1,4 +1,4 @@
-"""Reading PyTorch's weight files (.pth, .pt, .bin) without PyTorch: what they hold is described, never executed."""
+"""Reader of PyTorch's weight files (.pth, .pt, .bin) without PyTorch: their content is described, never executed."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _OTHERS = {  # what is often downloaded under such a name instead
 
 
 def read_torch(path: Path) -> Weights:
-    """Read a PyTorch file of either container, told by its first bytes, as read-only views of the mapped file.
+    """Read a PyTorch file of either container, recognised by its first bytes, as read-only views of the mapped file.
 
-    Wrappers such as `{"state_dict": ...}` and prefixes such as `module.` are seen through; notes say which.
+    Wrappers such as `{"state_dict": ...}` and prefixes such as `module.` are removed; notes report them.
     Raises FileNotFoundError, or CheckpointError for anything that is damaged, hostile, or holds no weights.
     """
     tree, tensors, container = _open(path)
@@ -64,7 +64,7 @@ def read_torch_index(path: Path) -> Weights:
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    """Which tensor is in which file, checked."""
+    """Return the file of each tensor, checked."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if path.stat().st_size > _MAX_INDEX:
@@ -85,7 +85,7 @@ def _weight_map(path: Path) -> dict[str, str]:
 
 
 def _open(path: Path) -> tuple[object, Tensors, str]:
-    """What the file holds, as a tree; the maker of its arrays; the name of the container."""
+    """Return the file's content as a tree, the builder of its arrays, and the name of the container."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     size = path.stat().st_size

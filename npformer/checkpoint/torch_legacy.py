@@ -1,4 +1,4 @@
-"""PyTorch's container before 1.6: pickles one after the other, then the storages.
+"""PyTorch's container before 1.6: consecutive pickles, then the storages.
 
 magic number, protocol 1001, {"little_endian": ...}, the object, [keys of storages]     five pickles
 then for each key in that order:  int64 number of elements, the elements
@@ -20,7 +20,10 @@ _PROTOCOL = 1001
 
 
 def read_legacy(data: np.ndarray, source: str) -> tuple[Pickle, dict[str, np.ndarray]]:
-    """The pickle and the raw storages by key, as views of `data`. Raises CheckpointError; `source` is for its text."""
+    """Return the pickle and the raw storages by key, as views of `data`.
+
+    Raises CheckpointError, which names `source`.
+    """
     view = data.data
     if load(view[:32], source).tree != _MAGIC_NUMBER:
         raise CheckpointError(f"{source} is a pickle, but not one of PyTorch's")
@@ -43,7 +46,7 @@ def read_legacy(data: np.ndarray, source: str) -> tuple[Pickle, dict[str, np.nda
 
 
 def _storages(data: np.ndarray, position: int, keys: list[Any], pickle: Pickle, source: str) -> dict[str, np.ndarray]:
-    """Step through the storages; the size of an element is known only from who refers to one."""
+    """Split the data into storages; the size of an element is known only from the tensors that refer to a storage."""
     widths: dict[str, int] = {}
     for reference in pickle.persistent:
         key, _, _, itemsize = storage_of(reference.identifier, source)

@@ -1,4 +1,4 @@
-"""From a tensor as a PyTorch pickle describes it to an array: a view of its storage, which stays in the file.
+"""Conversion of a tensor, as a PyTorch pickle describes it, to an array: a view of its storage in the file.
 
     element (i, j, ...) of the tensor  =  storage[offset + i * stride[0] + j * stride[1] + ...]
 
@@ -48,7 +48,7 @@ _CLAIM = 64 << 20  # bytes of numbers that any file may promise, beyond a small 
 
 
 def is_tensor(node: Any) -> bool:
-    """Whether a part of a pickle stands for a tensor, readable or not, or for an array."""
+    """Return whether a part of a pickle represents a tensor, readable or not, or an array."""
     if isinstance(node, np.ndarray):
         return True
     if not isinstance(node, Call):
@@ -59,7 +59,7 @@ def is_tensor(node: Any) -> bool:
 
 
 def storage_of(identifier: Any, source: str) -> tuple[str, str, int, int]:
-    """What a persistent id says of a storage: its key, kind ("Float"), number of elements, bytes of an element.
+    """Return a storage's key, kind ("Float"), number of elements and bytes per element, from its persistent id.
 
     Raises CheckpointError for anything that is no such id.
     """
@@ -85,10 +85,10 @@ def storage_of(identifier: Any, source: str) -> tuple[str, str, int, int]:
 
 
 class Tensors:
-    """Makes the arrays of one file.
+    """Builder of the arrays of one file.
 
     storages: the raw bytes of each storage by key, as views of the mapped file. identifiers: every reference to one in
-    the pickle; all are checked at once. size: bytes of the file, which bounds what its tensors may claim together.
+    the pickle; all are checked at once. size: bytes of the file, which bounds the total size of its tensors.
     Raises CheckpointError.
     """
 
@@ -109,7 +109,7 @@ class Tensors:
                 raise CheckpointError(f"{source} is damaged: storage {shown(key)} has {what}")
 
     def array(self, name: str, node: Any) -> np.ndarray:
-        """The array that `node` describes, read-only; `name` is for errors. Equal nodes give the same array."""
+        """Return the array that `node` describes, read-only; `name` is for errors. Equal nodes give the same array."""
         if isinstance(node, np.ndarray):
             return node
         if id(node) not in self._made:
@@ -141,7 +141,7 @@ class Tensors:
         raise self._error(name, "is a malformed tensor")
 
     def _storage(self, name: str, reference: Persistent, dtype: Any) -> np.ndarray:
-        """All elements of a storage, bfloat16 widened: a view, or one copy however many tensors share it."""
+        """Return all elements of a storage, bfloat16 widened: a view, or one copy however many tensors share it."""
         key, kind, _, _ = storage_of(reference.identifier, self._source)
         what = _STORAGES.get(kind, kind)
         if dtype is not None:  # only then is the storage without a kind of its own
@@ -172,7 +172,7 @@ class Tensors:
         return np.ndarray(shape, storage.dtype, storage, width * offset, strides)  # NumPy checks once more
 
     def _numpy(self, name: str, node: Call) -> np.ndarray:
-        """An array that NumPy pickled itself: its bytes are within the pickle."""
+        """Return an array that NumPy pickled itself: its bytes are inside the pickle."""
         match node:
             case Call(_, _, (int(_), tuple(shape), dtype, bool(fortran), data)):  # _reconstruct, then BUILD
                 order: Literal["C", "F"] = "F" if fortran else "C"
@@ -196,7 +196,7 @@ class Tensors:
         raise self._error(name, "is a NumPy array whose dtype is no plain little-endian number")
 
     def _bytes(self, name: str, data: Any) -> np.ndarray:
-        """The bytes of a NumPy array: as they are, or spelt as text, one character U+0000 to U+00FF a byte."""
+        """Return the bytes of a NumPy array: stored as bytes, or as text, one character U+0000 to U+00FF per byte."""
         if isinstance(data, Call) and data.callee == "_codecs.encode" and len(data.args) == 2:
             data = data.args[0]
         if isinstance(data, Call) and data.callee == "builtins.bytes" and not data.args:
@@ -218,7 +218,7 @@ class Tensors:
 
 
 def _as_array(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Bytes as numbers, without the odd bytes at the end; a copy only where they lie askew in memory."""
+    """Return bytes as numbers, without the odd bytes at the end; copy only if they are not aligned in memory."""
     array = np.frombuffer(raw, dtype, len(raw) // dtype.itemsize)
     if not array.flags.aligned:
         array = array.copy()
@@ -227,7 +227,7 @@ def _as_array(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _widen_bfloat16(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A storage of bfloat16 as float32, which nobody is to change, as all others here."""
+    """Return a storage of bfloat16 as float32, read-only like all others here."""
     wide = widen_bfloat16(np.frombuffer(raw, dtype, len(raw) // 2))
     wide.flags.writeable = False
     return wide

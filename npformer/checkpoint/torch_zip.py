@@ -4,10 +4,10 @@
     {stem}/data/{key}   the raw numbers of one storage
     {stem}/byteorder    "little" or "big" (newer files)
 
-The archive is read here, not by `zipfile`, because storages are to stay in the file: all that is wanted is where each
-member lies. Nothing is unpacked and no member becomes a file, so names can point nowhere. A member must be stored as
-it is (nothing can inflate), lie within the file, and overlap no other. Checksums are not verified: PyTorch can be told
-to write none, and adding up a mapped file would mean reading all of it.
+The archive is read here, not by `zipfile`, so that storages stay in the file: only the position of each member is
+needed. Nothing is unpacked and no member becomes a file, so names cannot point outside. A member must be stored
+uncompressed (nothing can inflate), lie within the file, and overlap no other. Checksums are not verified: PyTorch can
+be configured to write none, and a checksum of a mapped file would mean reading all of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class _Member:
 
 
 def read_zip(data: np.ndarray, source: str) -> tuple[Pickle, dict[str, np.ndarray]]:
-    """The pickle and the raw storages by key, as views of `data`. Raises CheckpointError; `source` is for its text."""
+    """Return the pickle and the raw storages by key, as views of `data`.
+
+    Raises CheckpointError, which names `source`.
+    """
     members = _members(data, source)
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -66,7 +69,7 @@ def read_zip(data: np.ndarray, source: str) -> tuple[Pickle, dict[str, np.ndarra
 
 
 def _members(data: np.ndarray, source: str) -> dict[str, _Member]:
-    """Where every member lies, from the directory at the end of the archive."""
+    """Return the position of every member, from the directory at the end of the archive."""
     try:
         count, begin, end = _directory(data)
         members, position = {}, begin
@@ -91,11 +94,11 @@ def _members(data: np.ndarray, source: str) -> dict[str, _Member]:
 
 
 class _Damaged(Exception):
-    """What is wrong with the archive; `_members` adds the file's name."""
+    """Error that says what is wrong with the archive; `_members` adds the file's name."""
 
 
 def _fields(data: np.ndarray, position: int, signature: bytes, layout: str) -> tuple[int, ...]:
-    """The little-endian fields behind a signature."""
+    """Return the little-endian fields after a signature."""
     size = struct.calcsize("<" + layout)
     record = bytes(data[position : position + 4 + size]) if position >= 0 else b""
     if len(record) != 4 + size or record[:4] != signature:
@@ -104,7 +107,7 @@ def _fields(data: np.ndarray, position: int, signature: bytes, layout: str) -> t
 
 
 def _directory(data: np.ndarray) -> tuple[int, int, int]:
-    """Number of entries, and where they begin and end."""
+    """Return the number of entries, and the positions where they begin and end."""
     tail = bytes(data[-65_557:])  # an end record of 22 bytes and the longest comment
     found = tail.rfind(_END)
     at = len(data) - len(tail) + found if found >= 0 else -1
@@ -123,7 +126,7 @@ def _directory(data: np.ndarray) -> tuple[int, int, int]:
 
 
 def _entry(data: np.ndarray, position: int, end: int) -> tuple[str, _Member, int]:
-    """One entry of the directory, and where the next begins."""
+    """Return one entry of the directory, and the position of the next."""
     fields = _fields(data, position, _ENTRY, "6H3I5H2I")
     flags, method, packed, size, header = fields[2], fields[3], fields[7], fields[8], fields[15]
     name_length, extra_length, comment_length = fields[9:12]
@@ -143,7 +146,7 @@ def _entry(data: np.ndarray, position: int, end: int) -> tuple[str, _Member, int
 
 
 def _wide_fields(extra: bytes, fields: list[int]) -> list[int]:
-    """Sizes and offset, those beyond 4 GiB taken from the extra field 1, which lists just them in this order."""
+    """Return sizes and offset, those beyond 4 GiB from the extra field 1, which lists only these, in this order."""
     while _UNKNOWN in fields and len(extra) >= 4:
         kind, length = struct.unpack("<2H", extra[:4])
         values = extra[4 : 4 + length]
@@ -155,7 +158,7 @@ def _wide_fields(extra: bytes, fields: list[int]) -> list[int]:
 
 
 def _start(data: np.ndarray, name: str, header: int) -> int:
-    """Where the bytes of a member begin: behind its local header, which repeats its name."""
+    """Return the position of a member's bytes: after its local header, which repeats its name."""
     *_, name_length, extra_length = _fields(data, header, _LOCAL, "5H3I2H")
     after = header + 30 + name_length
     if bytes(data[header + 30 : after]) != name.encode():

@@ -1,22 +1,23 @@
-"""Reading a pickle as a tree of plain data, running nothing of it.
+"""Reader of a pickle as a tree of plain data, executing nothing.
 
-A pickle is a program for a small stack machine, and Python's own machine obeys it: GLOBAL imports any name, REDUCE
-calls it. The machine here knows the same instructions but has nothing to obey them with. It holds no reference to
-`importlib`, `getattr`, `eval` or any class but those below, so
+A pickle is a program for a small stack machine, and Python's own machine executes it: GLOBAL imports any name, REDUCE
+calls it. The machine here decodes the same instructions but cannot execute them. It holds no reference to `importlib`,
+`getattr`, `eval` or any class but those below, so
 
 - a name (GLOBAL, STACK_GLOBAL) becomes a `Named`, which is its text: checked against a list, never looked up;
-- a call (REDUCE, NEWOBJ, NEWOBJ_EX) becomes a `Call`, which is a record of what the file asked for: never made;
+- a call (REDUCE, NEWOBJ, NEWOBJ_EX) becomes a `Call`, a record of what the file asked for: never made;
 - BUILD, APPEND(S) and SETITEM(S) on a `Call` fill fields of that record; no `__setstate__`, no attribute by name;
-- a persistent id becomes a `Persistent`, whose meaning the reader of the container decides;
+- a persistent id becomes a `Persistent`, which the reader of the container interprets;
 - INST, OBJ, EXT1-4, PERSID, the out-of-band buffers and all text instructions of protocols 0 and 1 are refused.
 
-Nesting and memoising change nothing: whatever refers to a record refers to a record. The list of names is therefore a
-second wall, not the first; its use is that a hostile file is refused by name instead of quietly misread.
+Nesting and memoising change nothing: a reference to a record is only a reference to a record. The list of names is
+therefore a second line of defence, not the first; its purpose is that a hostile file is refused by name instead of
+silently misread.
 
 Time and memory are linear in the number of instructions, which is limited, and every instruction makes at most one
-small object or moves what others pushed. Long texts and bytes are not decoded, only pointed at (`Long`). What the file
-chose is never hashed except texts, whose hash Python randomises: another key is boxed and hashes by identity. Memo
-positions must be used in order, as picklers do, so the memo is a list. Nothing recurses, here or in what is returned.
+small object or moves existing ones. Long texts and bytes are not decoded, only referenced (`Long`). Of the file's
+content only texts are hashed, whose hash Python randomises: another key is boxed and hashes by identity. Memo
+positions must be used in order, as picklers do, so the memo is a list. Nothing recurses, here or in the result.
 """
 
 from __future__ import annotations
@@ -75,14 +76,14 @@ _ALLOWED_PATTERNS = re.compile(
 
 @dataclass(slots=True, eq=False, repr=False)
 class Named:
-    """A global name of the file, as text with dots: "torch.FloatStorage"."""
+    """A global name of the file, as dotted text: "torch.FloatStorage"."""
 
     name: str
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Call:
-    """What the file asks to be called, with what, and what it wants set on the result; none of it was done.
+    """A call that the file asks for: callee, arguments, and later changes to the result; none of it was executed.
 
     state: from BUILD. items: from APPEND(S). entries: from SETITEM(S).
     """
@@ -96,7 +97,7 @@ class Call:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Persistent:
-    """Something kept outside the pickle, such as a storage; only its identifier is known here."""
+    """An object stored outside the pickle, such as a storage; only its identifier is known here."""
 
     identifier: Any
 
@@ -111,7 +112,7 @@ class Long:
 
 @dataclass(slots=True, eq=False, repr=False)
 class OddKey:
-    """A key of a mapping that is no text."""
+    """A key of a mapping that is not text."""
 
     value: Any
 
@@ -128,7 +129,7 @@ class Pickle:
 def load(raw: memoryview, source: str) -> Pickle:
     """Read the pickle at the start of `raw`; `source` names the file in errors.
 
-    The tree is made of None, bool, int, float, str, bytes, tuple, list (sets too), dict and the classes above. It may
+    The tree consists of None, bool, int, float, str, bytes, tuple, list (sets too), dict and the classes above. It may
     share parts and contain itself. Raises CheckpointError.
     """
     machine = _Machine(raw, source)
@@ -139,17 +140,17 @@ def load(raw: memoryview, source: str) -> Pickle:
 
 
 def shown(text: str, most: int = 100) -> str:
-    """A text of the file as an error may quote it: on one line, in ASCII, not too long."""
+    """Return a text of the file as an error may quote it: on one line, in ASCII, truncated."""
     return ascii(text if len(text) <= most else text[:most] + "...")[1:-1]
 
 
 def is_allowed(name: str) -> bool:
-    """Whether a file of weights may mention that global."""
+    """Return whether a weight file may mention that global."""
     return name in _ALLOWED or _ALLOWED_PATTERNS.fullmatch(name) is not None
 
 
 class _Machine:
-    """The stack machine. One method per instruction or kind of instruction; `_STEPS` says which byte means which."""
+    """The stack machine, one method per instruction or kind of instruction; `_STEPS` maps bytes to instructions."""
 
     def __init__(self, raw: memoryview, source: str) -> None:
         self.raw, self.source, self.position = raw, source, 0

@@ -1,4 +1,4 @@
-"""Finding the state dict in what a file holds: behind wrappers, beside an optimizer, inside a pickled module.
+"""Search for the state dict in a file's content: inside wrappers, beside an optimizer, inside a pickled module.
 
 Works on the trees of `unpickle`; plain dicts of arrays are such trees too.
 """
@@ -34,11 +34,11 @@ _SETTINGS = ("args", "meta", "hyper_parameters", "config")
 
 
 def unwrap(tree: Any, source: str = "the file") -> tuple[dict[str, Any], list[str]]:
-    """The tensors of a tree by name, and what was seen through or left out, one sentence each.
+    """Return the tensors of a tree by name, and notes on what was unwrapped or omitted, one sentence each.
 
-    Weights under a key such as `state_dict` or `model` win over their moving average, which is read only where nothing
-    else is there. Nested mappings and pickled modules are flattened with dots. Prefixes such as `module.` go when
-    every name has them. Raises CheckpointError where there is no tensor; `source` names the file in it.
+    Weights under a key such as `state_dict` or `model` take precedence over their moving average, which is read only
+    if there is nothing else. Nested mappings and pickled modules are flattened with dots. Prefixes such as `module.`
+    are removed if every name has them. Raises CheckpointError where there is no tensor, naming the file by `source`.
     """
     found, notes = find_tensors(tree, source)
     stripped, more = strip_prefixes(found)
@@ -46,7 +46,7 @@ def unwrap(tree: Any, source: str = "the file") -> tuple[dict[str, Any], list[st
 
 
 def find_tensors(tree: Any, source: str) -> tuple[dict[str, Any], list[str]]:
-    """`unwrap` without the prefixes: names as the file has them."""
+    """Return the result of `unwrap` without removing prefixes: names are those of the file."""
     search = _Search(source)
     node, path, left = tree, [], []
     content = search.mapping(node)
@@ -70,7 +70,7 @@ def find_tensors(tree: Any, source: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def strip_prefixes(named: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Drop what wrappers put before every name, such as `module.`, and say so."""
+    """Remove prefixes that wrappers add to every name, such as `module.`, and report them."""
     notes: list[str] = []
     prefix = _next_prefix(named)
     while prefix:
@@ -84,7 +84,7 @@ def strip_prefixes(named: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def describe(tree: Any, source: str) -> dict[str, str]:
-    """What a file says of itself beside its weights, as text: epoch, arch, args.model ... (short, plain values)."""
+    """Return a file's information beside its weights, as text: epoch, arch, args.model ... (short, plain values)."""
     search = _Search(source)
     content = search.content(tree)
     if content is None or _is_module(tree):
@@ -108,14 +108,14 @@ def _plain(content: dict[Any, Any], prefix: str) -> dict[str, str]:
 
 
 def _is_module(node: Any) -> bool:
-    """Whether this is a torch.nn.Module, told by its state."""
+    """Return whether a node is a torch.nn.Module, judged by its state."""
     return isinstance(node, Call) and isinstance(node.state, dict) and {"_parameters", "_modules"} <= node.state.keys()
 
 
 class _Search:
-    """A walk through one tree, which may be a hostile one: parts shared, cyclic, or growing as they unfold.
+    """A walk through one tree, possibly a hostile one: with parts that are shared, cyclic, or growing as they unfold.
 
-    Every look into a mapping is paid for by its length out of one budget, so the walk ends soon whatever the tree.
+    Every access to a mapping costs its length out of one budget, so the walk ends soon for any tree.
     """
 
     def __init__(self, source: str) -> None:
@@ -129,14 +129,14 @@ class _Search:
             raise CheckpointError(f"{self.source} is damaged or hostile: what it holds unfolds without end")
 
     def mapping(self, node: Any) -> dict[Any, Any]:
-        """What a file's outermost object, or a wrapper in it, holds; anything without content is refused."""
+        """Return the content of a file's outermost object, or of a wrapper in it; refuse anything without content."""
         content = self.content(node)
         if is_tensor(node) or content is None:
             raise CheckpointError(f"{self.source} holds {_kind(node)} where a state dict should be")
         return content
 
     def content(self, node: Any) -> dict[Any, Any] | None:
-        """What a mapping or a module holds, by key; None for anything else."""
+        """Return the content of a mapping or a module, by key; None for anything else."""
         if isinstance(node, dict):
             self.pay(len(node))
             return node
@@ -152,7 +152,7 @@ class _Search:
         return content | (node.entries or {})
 
     def module_content(self, state: dict[Any, Any]) -> dict[Any, Any]:
-        """Parameters, buffers and child modules: those that its state_dict() would hold, in its order."""
+        """Return parameters, buffers and child modules: those that its state_dict() would hold, in its order."""
         hidden = state.get("_non_persistent_buffers_set")
         hidden = hidden.args[0] if isinstance(hidden, Call) and hidden.args else hidden
         hidden = hidden if isinstance(hidden, list | tuple) else ()
@@ -168,7 +168,7 @@ class _Search:
         return content
 
     def wrapper(self, node: Any, content: dict[Any, Any]) -> str | None:
-        """The key that the weights are under, or None where `content` is the state dict itself."""
+        """Return the key that holds the weights, or None where `content` is the state dict itself."""
         if _is_module(node):
             return None
         for key in (*_WRAPPERS, *_AVERAGES):
@@ -180,7 +180,7 @@ class _Search:
         return None
 
     def holds_tensors(self, node: Any) -> bool:
-        """Whether a tensor is anywhere in these mappings and modules."""
+        """Return whether there is a tensor anywhere in these mappings and modules."""
         seen: set[int] = set()
         waiting = [node]
         while waiting:
@@ -197,7 +197,7 @@ class _Search:
         return False
 
     def collect(self, root: Any, content: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The tensors of a state dict or module by dotted name, and the names of everything else."""
+        """Return the tensors of a state dict or module by dotted name, and the names of everything else."""
         nested = _is_module(root) or not any(is_tensor(value) for value in content.values())
         found: dict[str, Any] = {}
         others: list[str] = []

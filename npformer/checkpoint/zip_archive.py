@@ -1,4 +1,4 @@
-"""Zip archives, read with distrust: nothing is unpacked into files, and no member yields more than it may.
+"""Zip archives from untrusted files: nothing is extracted to disk, and no member yields more than it may.
 
 PyTorch's archives have a reader of their own (`torch_zip`), as their numbers are to stay in the file.
 """
@@ -17,12 +17,12 @@ SLACK = 64 << 20  # bytes that a file's contents may take beyond three times its
 
 
 class RefusedError(Exception):
-    """What is wrong with a file; `refusing` puts its name before it."""
+    """Error that says what is wrong with a file; `refusing` adds its name."""
 
 
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while a file is read into a CheckpointError: one sentence that begins with its name."""
+    """Turn any error while a file is read into a CheckpointError: one sentence that begins with the file's name."""
     try:
         yield
     except RefusedError as error:
@@ -33,12 +33,12 @@ def refusing(path: Path) -> Iterator[None]:
 
 
 def quoted(name: str) -> str:
-    """A name from a file, as it can be shown."""
+    """Return a name from a file, escaped for printing."""
     return ascii(name[:100])
 
 
 class Archive:
-    """The members of an open zip archive. `room`: bytes that they may still take, all together."""
+    """The members of an open zip archive. `room`: bytes that they may still take in total."""
 
     def __init__(self, archive: zipfile.ZipFile, file_size: int) -> None:
         self.archive = archive
@@ -51,7 +51,10 @@ class Archive:
                 raise RefusedError(f"has a member with the impossible name {quoted(name)}")
 
     def read(self, name: str) -> bytes:
-        """A member's bytes, as many as it says. Raises RefusedError where there are more or fewer, or too many."""
+        """Return a member's bytes, of the size it declares.
+
+        Raises RefusedError if there are more or fewer, or too many.
+        """
         info = self.members[name]
         if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise RefusedError(f"has a member {quoted(name)} that is encrypted, or compressed in an unusual way")

@@ -1,1 +1,1 @@
-"""Weights from anywhere: recognised, renamed, and made into a model here."""
+"""Conversion of weights from any source: recognised, renamed, and loaded into a model here."""

@@ -1,4 +1,4 @@
-"""Published weights that are one file on the web: fetched, converted, and kept as a model directory."""
+"""Published weights that are a single file on the web: downloaded, converted, and cached as a model directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .pipeline import load_checkpoint
 
 
 def directory_of(name: str) -> Path:
-    """The model directory of a name in `mmpretrain.WEIGHTS`, made when it is first asked for.
+    """Return the model directory of a name in `mmpretrain.WEIGHTS`, created on first use.
 
     Raises OSError or ValueError as `download` and `load_checkpoint` do.
     """

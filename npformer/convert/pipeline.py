@@ -1,4 +1,4 @@
-"""Any public checkpoint, from file to model: read, recognise, rename, load; and from there to a model directory."""
+"""Conversion of any public checkpoint: read, recognise, rename and load it, and write it as a model directory."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ DTYPES = ("float32", "float16")
 
 @dataclass
 class Checkpoint:
-    """A model read from anywhere.
+    """A model loaded from any source.
 
-    path: the file its weights came from; container: what kind of file that is. found: what it was recognised as.
-    notes: what the reader and the recogniser had to say, one sentence each. architectures: the class that the
-    checkpoint's own config.json asks for, where it has one and that is not the model's.
+    path: the file its weights came from; container: the kind of that file. found: what it was recognised as. notes:
+    remarks of the reader and of the recognition, one sentence each. architectures: the class that the checkpoint's own
+    config.json asks for, where it has one and that is not the model's.
     """
 
     model: PreTrainedModel
@@ -49,9 +49,9 @@ class Checkpoint:
     architectures: list[str] | None = None
 
     def save(self, directory: Path, dtype: str = "float32") -> str:
-        """Write config.json, preprocessor_config.json and model.safetensors; returns the weights' SHA-256.
+        """Write config.json, preprocessor_config.json and model.safetensors; return the weights' SHA-256.
 
-        The directory must be new or empty. It appears whole or not at all.
+        The directory must be new or empty. It appears complete or not at all.
 
         Raises ValueError for another dtype; FileExistsError; OSError where it cannot be written.
         """
@@ -89,11 +89,11 @@ def load_checkpoint(
     labels: list[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
-    """Read a checkpoint of any known source from a file or a directory; nothing in it is ever run.
+    """Load a checkpoint of any known source from a file or a directory; no code in it is ever executed.
 
-    What a `config.json` beside the weights says (transformers' or timm's) is believed; without one, names and shapes
-    of the weights decide, then the file's name. `source`, `variant` and `overrides` (of the config) win over all
-    of that. `labels` names the classes; otherwise the checkpoint does, or, for 1000 of them, ImageNet-1k.
+    A `config.json` beside the weights (transformers' or timm's) is trusted; without one, names and shapes of the
+    weights decide, then the file's name. `source`, `variant` and `overrides` (of the config) take precedence over all
+    of these. `labels` names the classes; otherwise the checkpoint does, or, for 1000 classes, ImageNet-1k.
 
     Raises FileNotFoundError; ValueError (CheckpointError) for a damaged, hostile or unknown file, or where weights and
     settings do not fit; ImportError where a library is missing that this kind of file needs.
@@ -125,7 +125,7 @@ def load_checkpoint(
 
 
 def read_state(directory: Path) -> dict[str, np.ndarray]:
-    """The weights of a directory of transformers', in a container other than safetensors, by the names they have here.
+    """Return the weights of a transformers directory in a container other than safetensors, by their names here.
 
     Raises FileNotFoundError; CheckpointError; ImportError for `tf_model.h5` without h5py.
     """
@@ -137,13 +137,13 @@ def read_state(directory: Path) -> dict[str, np.ndarray]:
 
 
 def _described(directory: Path | None) -> dict[str, Any]:
-    """The config.json of a directory; {} where there is none."""
+    """Return the config.json of a directory; {} where there is none."""
     path = None if directory is None else directory / CONFIG_NAME
     return read_json(path) if path is not None and path.is_file() else {}
 
 
 def _settings(described: Mapping[str, Any], timm: TimmConfig | None) -> dict[str, Any]:
-    """What a config.json says of the model's settings, labels aside."""
+    """Return the model's settings in a config.json, without labels."""
     if timm is not None:
         return {"image_size": timm.image_size[0]}
     model_type = described.get("model_type")
@@ -157,7 +157,7 @@ def _settings(described: Mapping[str, Any], timm: TimmConfig | None) -> dict[str
 def _name_classes(
     config: Any, labels: list[str] | None, described: Mapping[str, Any], timm: TimmConfig | None
 ) -> None:
-    """Give the classes their names: those asked for, the checkpoint's own, or ImageNet-1k's for 1000 classes."""
+    """Set the names of the classes: the requested ones, the checkpoint's own, or ImageNet-1k's for 1000 classes."""
     number = config.num_labels
     if labels is not None and len(labels) != number:
         raise ValueError(f"labels must name {number} classes, as many as the weights have, got {len(labels)}")
@@ -172,7 +172,7 @@ def _name_classes(
 
 
 def _half(array: np.ndarray) -> np.ndarray:
-    """float16 for floats. Raises ValueError for numbers too large for it."""
+    """Convert floats to float16. Raises ValueError for numbers too large for it."""
     if not np.issubdtype(array.dtype, np.floating):
         return array
     with np.errstate(over="ignore"):
@@ -190,7 +190,7 @@ _TIMM_TF = (0.875, 0.882, 0.89, 0.904, 0.922, 0.934, 0.942, 0.949, 0.954)
 
 
 def _processor(beside: Path | None, timm: TimmConfig | None, found: Recognised, config: Any) -> BaseImageProcessor:
-    """The image processor that lies beside the weights, or else the one that their source uses."""
+    """Return the image processor stored beside the weights, or else the one that their source uses."""
     if timm is not None:
         return timm.processor
     if beside is not None and (beside / PROCESSOR_NAME).is_file():
@@ -211,7 +211,7 @@ def _processor(beside: Path | None, timm: TimmConfig | None, found: Recognised, 
 
 
 def describe(checkpoint: Checkpoint) -> list[str]:
-    """What was read, recognised and left out, in lines of text."""
+    """Return a summary of what was read, recognised and omitted, in lines of text."""
     found, model = checkpoint.found, checkpoint.model
     reasons = Counter(found.dropped.values())
     return [
@@ -225,7 +225,10 @@ def describe(checkpoint: Checkpoint) -> list[str]:
 
 
 def read_labels(path: Path) -> list[str]:
-    """Class names from a file: one a line, or JSON, a list or a mapping from number to name. Raises ValueError."""
+    """Read class names from a file: one per line, or JSON, a list or a mapping from number to name.
+
+    Raises ValueError.
+    """
     text = path.read_text("utf-8")
     if text.lstrip()[:1] not in ("{", "["):
         return [line.strip() for line in text.splitlines() if line.strip()]
@@ -239,13 +242,13 @@ def read_labels(path: Path) -> list[str]:
 
 
 def sha256(path: Path) -> str:
-    """A file's checksum."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:
-    """What new files may not have; there is no way to ask but to set it."""
+    """Return the permission bits that new files lack; reading the umask requires setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,13 +1,13 @@
-"""Which source, model and settings weights are for, found out from their names and shapes.
+"""Recognition of weights: their source, model and settings, inferred from names and shapes.
 
     found = recognise({name: array.shape for name, array in arrays.items()}, hint="tf_efficientnet_b0_ns.pth")
-    found.rests_on              in words: what was concluded, and from what
+    found.rests_on              in words: the conclusions and the evidence for them
     model = classes[found.architecture](found.config())
     model.load_state_dict(found.state(arrays))
 
-Names give the source and the family, shapes the size, all of them checked against the model that results. Some
-settings leave no trace in either, since models that pad or normalise differently have the same arrays: there `hint`
-decides (a file's name, or what its metadata says), or else what is most likely, and `warnings` says so.
+Names give the source and the family, shapes the size; both are checked against the resulting model. Some settings
+leave no trace in either, since models that pad or normalise differently have the same arrays: there `hint` decides
+(a file's name or metadata), or else the most likely value is taken, and `warnings` says so.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ NAMED = re.compile(  # a model's name somewhere in a text
 
 @dataclass(frozen=True)
 class Recognised:
-    """What weights are for.
+    """The result of recognition.
 
     source: a name in `SOURCES`. family: the `model_type`. variant: the published network, or None for a model of
-    another size. settings: of the config, all that names, shapes and source decide. names: by the source's keys, what
-    they are called in `architecture`, the name of the model's class. copies: by names there, the source's keys whose
-    arrays they take as well (a single head that serves as both). dropped: keys that no model here needs, and why.
-    rests_on: a sentence on what was concluded from what. warnings: sentences on what could not be known.
+    another size. settings: those of the config that names, shapes and source determine. names: from the source's keys
+    to the names in `architecture`, which is the name of the model's class. copies: by names there, the keys of the
+    source whose arrays are used twice (a single head that serves as both). dropped: keys that no model here needs, and
+    why. rests_on: a sentence on the evidence. warnings: sentences on what could not be determined.
     """
 
     source: str
@@ -69,11 +69,11 @@ class Recognised:
     warnings: list[str] = field(default_factory=list)
 
     def config(self) -> PretrainedConfig:
-        """The config that the settings make."""
+        """Return the config with these settings."""
         return CONFIGS[self.family](**self.settings)
 
     def state(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The arrays by the names they have here, in the order of axes they have here, for `load_state_dict`."""
+        """Return the arrays by their names here, with their axes in the order used here, for `load_state_dict`."""
         arrange = SOURCES[self.source].arrange
         pairs = [(name, key) for key, name in self.names.items()] + list(self.copies.items())
         return {name: np.asarray(arrange(name, arrays[key]), order="C") for name, key in pairs}
@@ -87,14 +87,14 @@ def recognise(
     variant: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Recognised:
-    """Find out what weights are for, given every array's name and shape.
+    """Infer the source, model and settings of weights from every array's name and shape.
 
     hint: text that may name the model where names and shapes leave it open, such as a file's name or an `architecture`
-    from metadata. source, variant, settings: what is known better; they win over everything that is concluded.
+    from metadata. source, variant, settings: known facts; they take precedence over every conclusion.
     `variant` may be any name that `get_model` knows for a published network, and brings that name's settings.
 
-    Raises CheckpointError for weights of no known model, of several, or incomplete ones, and where what was given
-    contradicts them; one sentence says which.
+    Raises CheckpointError for weights of no known model, of several, or incomplete ones, and where the given facts
+    contradict them; one sentence says which.
     """
     known, meant = _known_variant(variant)
     weights = _Weights.read(names_and_shapes, source)
@@ -128,7 +128,7 @@ _ONE_HEAD = "there is one head; it serves as both, whose average is the same"
 
 @dataclass
 class _Weights:
-    """The shapes of weights by their names here, in a model with a head; `keys` are the source's by those names."""
+    """The shapes of weights by their names here, in a model with a head; `keys` maps these to the source's keys."""
 
     source: str
     family: str
@@ -139,7 +139,7 @@ class _Weights:
 
     @classmethod
     def read(cls, names_and_shapes: Shapes, source: str | None) -> _Weights:
-        """Find out the source and the family by the keys, and rename them. Raises CheckpointError."""
+        """Infer the source and the family from the keys, and rename them. Raises CheckpointError."""
         arrays = {str(key): tuple(int(side) for side in shape) for key, shape in names_and_shapes.items()}
         if not arrays:
             raise CheckpointError(f"there are no weights to recognise; looked for {_looked_for(source)}")
@@ -154,12 +154,12 @@ class _Weights:
 
     @property
     def model(self) -> str:
-        """What the weights are of, in words."""
+        """The kind of model the weights are of, in words."""
         return _model(self.source, self.family)
 
     @functools.cached_property
     def architecture(self) -> type[PreTrainedModel]:
-        """The class that has just these heads."""
+        """The class with exactly these heads."""
         first, *more = CLASSIFIERS[self.family]
         heads = {name.split(".")[0] for name in self.shapes} - {self.family}
         if not heads:
@@ -167,12 +167,12 @@ class _Weights:
         return more[0] if "distillation_classifier" in heads else first
 
     def here(self, name: str) -> str:
-        """A name as that class has it."""
+        """Return a name as it is in that class."""
         bare = self.architecture is BARE_MODELS[self.family]
         return name.removeprefix(f"{self.family}.") if bare else name
 
     def size(self, variant: str | None) -> dict[str, Any]:
-        """The settings that the shapes decide, or that the variant does. Raises CheckpointError."""
+        """Return the settings that the shapes, or the variant, determine. Raises CheckpointError."""
         if variant and not variant.startswith(f"{self.family}-"):
             raise CheckpointError(f"variant is {variant!r}, but the keys are those of {self.model}")
         if variant:
@@ -184,16 +184,16 @@ class _Weights:
             raise self._misfit(VARIANTS[self.family], reason=reason) from None
 
     def check(self, settings: Mapping[str, Any], variant: str | None, given: bool) -> None:
-        """Compare with the model that the settings make, of that variant. Raises CheckpointError.
+        """Compare with the model of these settings and that variant. Raises CheckpointError.
 
-        Where neither was `given`, the weights may have been meant for another variant: what fits best is told.
+        Unless one of them was `given`, the weights may be those of another variant: the best match is reported.
         """
         problems = self._problems(settings)
         if problems:
             raise self._misfit(() if given else VARIANTS[self.family], variant, problems)
 
     def _problems(self, settings: Mapping[str, Any]) -> list[str]:
-        """What does not fit the model that the settings make; the weights' own names are used where there are any."""
+        """Return the mismatches with the model of these settings, by the weights' own names where there are any."""
         try:
             model = self.architecture(CONFIGS[self.family](**settings), init_weights=False)  # type: ignore[call-arg]
         except (ValueError, TypeError, MemoryError) as error:
@@ -215,7 +215,7 @@ class _Weights:
     def _misfit(
         self, variants: Iterable[str], best: str | None = None, problems: Iterable[str] = (), reason: str = ""
     ) -> CheckpointError:
-        """The error that tells what does not fit: these problems of the best so far, or fewer that a variant has."""
+        """Return the error with the mismatches: these problems of the best so far, or fewer of another variant."""
         candidates = {best: list(problems)} if problems else {}
         free = free_settings(self.family, self.shapes)
         for variant in variants:
@@ -226,14 +226,14 @@ class _Weights:
 
 
 class _Flavour(NamedTuple):
-    """The settings that the source decides, not the shapes: what they rest on, and what is doubtful about them."""
+    """The settings that the source determines, not the shapes: the evidence for them, and warnings of doubts."""
 
     settings: dict[str, Any]
     reason: str
     warnings: tuple[str, ...] = ()
 
     def overruled(self, given: Mapping[str, Any]) -> _Flavour:
-        """What is left of them where some are given."""
+        """Return it with the `given` settings as reason, and without warnings, where any of its settings is given."""
         overruled = [f"{name}={given[name]!r}" for name in self.settings if name in given]
         return _Flavour(self.settings, f"{', '.join(overruled)} as given") if overruled else self
 
@@ -255,7 +255,7 @@ def _flavour(source: str, family: str, variant: str | None, hint: str) -> _Flavo
 
 
 def _timm_efficientnet(variant: str | None, hint: str) -> _Flavour:
-    """`efficientnet_*` or `tf_efficientnet_*`? Only a name tells; the first exists with weights up to B5."""
+    """Decide between `efficientnet_*` and `tf_efficientnet_*` by a name; the former has weights up to B5 only."""
     named = [match for match in NAMED.finditer(hint.lower()) if match["family"] == "efficientnet"]
     converted = {bool(match["tf"]) for match in named if match["tf"] or "_" in match[0]}
     settings = {tf: timm.ARCHITECTURES[f"{'tf_' * tf}efficientnet_b0"].settings for tf in (False, True)}
@@ -276,7 +276,7 @@ def _timm_efficientnet(variant: str | None, hint: str) -> _Flavour:
 
 
 def _check_hint(hint: str, family: str, variant: str | None) -> None:
-    """Refuse a hint that names other models than this. Raises CheckpointError."""
+    """Refuse a hint that names only other models. Raises CheckpointError."""
     named = {f"{match['family']}-{match['size']}" for match in NAMED.finditer(hint.lower())} & set(registry.VARIANTS)
     agree = variant in named if variant else any(name.startswith(f"{family}-") for name in named)
     if named and not agree:
@@ -287,7 +287,7 @@ def _check_hint(hint: str, family: str, variant: str | None) -> None:
 
 
 def _known_variant(variant: str | None) -> tuple[str | None, dict[str, Any]]:
-    """The published network that was named, and the settings that come with the name. Raises CheckpointError."""
+    """Return the published network of a name, and the settings that come with the name. Raises CheckpointError."""
     found = registry.find_variant(variant) if variant else (None, {})
     if found is None:
         raise CheckpointError(f"variant must be a name that list_models(aliases=True) has, got {variant!r}")
@@ -295,7 +295,7 @@ def _known_variant(variant: str | None) -> tuple[str | None, dict[str, Any]]:
 
 
 def _without_wrappers(arrays: Mapping[str, Any]) -> dict[str, str]:
-    """By key, the key without what training tools put before every one."""
+    """Return, by key, the key without the prefixes that training tools add to all of them."""
     plain = {key: key for key in arrays}
     while wrapper := next((w for w in WRAPPERS if all(text.startswith(w) for text in plain.values())), None):
         plain = {key: text.removeprefix(wrapper) for key, text in plain.items()}
@@ -306,7 +306,7 @@ def _without_wrappers(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _marked(keys: Iterable[str], source: str | None) -> dict[tuple[str, str], str]:
-    """The sources (all, or that one) and families that keys belong to, each with the first key that shows it."""
+    """Return the sources (all, or the given one) and families that keys belong to, each with the first key of it."""
     found = {}
     for name, known in SOURCES.items():
         for family, mark in known.marks.items():
@@ -318,7 +318,7 @@ def _marked(keys: Iterable[str], source: str | None) -> dict[tuple[str, str], st
 
 
 def _scheme(keys: list[str], source: str | None) -> tuple[str, str]:
-    """The source and the family that keys are of. Raises CheckpointError where that is none, or several."""
+    """Return the source and the family of the keys. Raises CheckpointError where there is none, or several."""
     if source is not None and source not in SOURCES:
         raise CheckpointError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
     found = _marked(keys, source)
@@ -331,7 +331,10 @@ def _scheme(keys: list[str], source: str | None) -> tuple[str, str]:
 
 
 def _names(plain: Mapping[str, str], source: str, family: str) -> tuple[dict[str, str], dict[str, str]]:
-    """What keys are called here, and which are left out and why. Raises CheckpointError for keys that have no name."""
+    """Return the names of the keys here, and the omitted keys with reasons.
+
+    Raises CheckpointError for unknown keys.
+    """
     known = SOURCES[source]
     dropped = {
         key: reason

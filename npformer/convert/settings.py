@@ -1,7 +1,7 @@
-"""The settings of a model, read off the shapes of its weights: how wide, how deep, how many classes.
+"""Inference of a model's settings from the shapes of its weights: width, depth, number of classes.
 
-What leaves no trace in a shape (strides, paddings, eps) is taken to be as in the published models. Names are those of
-a model with a head, with or without it.
+Settings that leave no trace in a shape (strides, paddings, eps) are assumed to be those of the published models. Names
+are those of a model with a head, whether it has one or not.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MOST_CHANNELS, MOST_LABELS, LARGEST_RESOLUTION = 2**16, 2**20, 48
 
 
 def read_settings(family: str, shapes: Shapes) -> dict[str, Any]:
-    """All settings of the family's config that shapes decide.
+    """Return all settings of the family's config that shapes determine.
 
     Raises ValueError (or KeyError, for weights that are missing) where no model can have these shapes.
     """
@@ -55,7 +55,7 @@ def read_settings(family: str, shapes: Shapes) -> dict[str, Any]:
 
 
 def free_settings(family: str, shapes: Shapes) -> dict[str, Any]:
-    """The settings in which models of one variant may differ, as far as the shapes are there and within reason."""
+    """Return the settings in which models of one variant may differ, where the shapes are present and plausible."""
     settings: dict[str, Any] = {}
     stem = shapes.get(STEMS[family], ())
     heads = [shapes.get(f"{head}.{array}") for head in HEADS[family] for array in ("weight", "bias")]
@@ -74,9 +74,9 @@ def free_settings(family: str, shapes: Shapes) -> dict[str, Any]:
 
 
 def variant_settings(variant: str) -> dict[str, Any]:
-    """What makes a variant: the settings that a config of it has and the family's default has not.
+    """Return the settings that define a variant: those in which its config differs from the family's default.
 
-    Among them is all that its weights' shapes depend on, but for `FREE`.
+    They include everything that its weights' shapes depend on, except `FREE`.
     """
     config = CONFIGS[variant.split("-")[0]]
     default, chosen = vars(config()), vars(config.for_variant(variant))
@@ -84,7 +84,7 @@ def variant_settings(variant: str) -> dict[str, Any]:
 
 
 def find_variant(family: str, settings: Mapping[str, Any]) -> str | None:
-    """The published variant that has these settings, but for `FREE`; None if there is none."""
+    """Return the published variant that has these settings, except for `FREE`; None if there is none."""
     for variant in VARIANTS[family]:
         config = vars(CONFIGS[family].for_variant(variant))
         if all(config[name] == value for name, value in settings.items() if name not in FREE):
@@ -96,14 +96,14 @@ DERIVED = ("hidden_size", "num_hidden_layers", "id2label", "label2id")  # follow
 
 
 def _numbers(shapes: Shapes, pattern: str) -> set[int]:
-    """The numbers that stand in names, where the pattern has a group."""
+    """Return the numbers at the pattern's group in the names."""
     return {int(match[1]) for match in (re.match(pattern, name) for name in shapes) if match}
 
 
 def _ratio(pairs: Iterable[tuple[int, int]], usual: float, least: int = 0) -> float:
-    """The r with int(narrow * r) = wide for each (narrow, wide): the usual one if it does, else the smallest.
+    """Return the r with int(narrow * r) = wide for each (narrow, wide): the usual one if it fits, else the smallest.
 
-    `least` is what `wide` is never below. Where no r fits them all, the answer fits some.
+    `least` is the lower bound of `wide`. Where no r fits them all, the result fits some.
     """
     pairs = set(pairs)
     if all(max(least, int(narrow * usual)) == wide for narrow, wide in pairs):
@@ -115,12 +115,12 @@ def _ratio(pairs: Iterable[tuple[int, int]], usual: float, least: int = 0) -> fl
 
 
 def _side(kernel: tuple[int, ...]) -> int | list[int]:
-    """The size of a kernel (O, I, H, W): one number where it is square."""
+    """Return the size of a kernel (O, I, H, W): a single number if it is square."""
     return kernel[2] if kernel[2] == kernel[3] else [kernel[2], kernel[3]]
 
 
 class _Stages(NamedTuple):
-    """What a list of stages and downsamplings holds."""
+    """The stages and downsamplings of a list."""
 
     depths: list[int]
     widths: list[int]
@@ -129,7 +129,7 @@ class _Stages(NamedTuple):
 
 
 def _stages(shapes: Shapes, stem: str, row: str, blocks: str, downsampling: str) -> _Stages:
-    """Walk through a list in which a stage stands first, and a downsampling may stand between two."""
+    """Parse a list that begins with a stage and may have a downsampling between any two."""
     depths: list[int] = []
     widths, downsamples, kernels = [shapes[stem][0]], [], []
     weights = {step: shapes[f"{row}.{step}.{downsampling}"] for step in _numbers(shapes, rf"{row}\.(\d+)\.proj")}
@@ -186,7 +186,7 @@ def _efficientformer(shapes: Shapes) -> dict[str, Any]:
 
 
 def _token_grid(shapes: Shapes) -> dict[str, int]:
-    """The side of the grid that the table of attention biases (h, side * side) is for, and of the picture."""
+    """Return the sides of the token grid and of the picture, from the table of attention biases (h, side * side)."""
     blocks = "efficientformer.encoder.last_stage.meta3D_layers.blocks"
     for name, shape in shapes.items():
         if name.startswith(blocks) and name.endswith(".attention_biases") and len(shape) == 2:
@@ -219,7 +219,7 @@ def _swiftformer(shapes: Shapes) -> dict[str, Any]:
 
 
 class _Block(NamedTuple):
-    """An EfficientNet's block: what makes it differ from its stage's others, and the channels that come in."""
+    """A block of an EfficientNet: the properties that may differ within its stage, and its input channels."""
 
     wide: int
     kernel: int
@@ -256,7 +256,7 @@ def _block(shapes: Shapes, name: str) -> _Block:
 
 
 def _scaled_network(blocks: list[_Block], stem: int, top: int) -> dict[str, Any]:
-    """The settings of an EfficientNet of another size: seven stages, strided as in the published ones."""
+    """Return the settings of an EfficientNet of unpublished size: seven stages, with the published strides."""
     default = efficientnet.EfficientNetConfig()
     stages = [(*key, len(list(group))) for key, group in groupby(blocks, key=lambda block: block[:3])]
     if len(stages) != len(default.strides):
@@ -275,7 +275,9 @@ def _scaled_network(blocks: list[_Block], stem: int, top: int) -> dict[str, Any]
 
 
 def _width(stem: int, widths: list[int], top: int) -> tuple[float, int, list[int]]:
-    """The width and divisor that scale B0's first and last convolution to these channels, and what the stages scale.
+    """Return the width and divisor that scale B0's first and last convolution to these channels.
+
+    The third value is the stages' channels before scaling.
 
     Raises ValueError where there are none.
     """

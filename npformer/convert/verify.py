@@ -1,4 +1,4 @@
-"""Does what was written give what its source's own library gives? Where that library is installed, it is asked."""
+"""Verification of a converted model against its source's own library, where that is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .pipeline import Checkpoint
 
 
 def reread(checkpoint: Checkpoint, directory: Path, dtype: str) -> None:
-    """Read back what was written. Raises ValueError where an array differs from what it was to be."""
+    """Read back the written weights. Raises ValueError where an array differs from the intended one."""
     written = read_checkpoint(directory)
     for name, array in checkpoint.model.state_dict().items():
         expected = array.astype(dtype) if np.issubdtype(array.dtype, np.floating) else array
@@ -48,7 +48,7 @@ def largest_difference(checkpoint: Checkpoint, directory: Path) -> tuple[float, 
 
 
 def _run(model: Any, checkpoint: Checkpoint) -> Callable[[np.ndarray], np.ndarray]:
-    """A PyTorch model with the file's own weights, in float64, as a function from pictures to logits."""
+    """Return a PyTorch model with the file's own weights, in float64, as a function from pictures to logits."""
     import torch
 
     # Read anew: the converted model has them renamed and rearranged, which is what is to be checked.

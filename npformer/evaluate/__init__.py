@@ -1,7 +1,7 @@
-"""Classify whole data sets: on several processes or machines, resumable, every picture counted exactly once.
+"""Evaluation on whole data sets: on several processes or machines, resumable, every picture counted exactly once.
 
-`data.py` finds pictures and labels, `job.py` is what a worker does with some of them, `run.py` hands them out and
-loses none, `results.py` keeps what came back in a file, and `metrics.py` and `report.py` say what it means.
+`data.py` finds pictures and labels, `job.py` is a worker's part, `run.py` distributes the pictures and loses none,
+`results.py` stores the results in a file, and `metrics.py` and `report.py` summarise them.
 """
 
 from .data import DataSet, open_data_set

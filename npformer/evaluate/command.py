@@ -1,4 +1,4 @@
-"""`npformer evaluate DATA` and `npformer classify DIR --recursive -o FILE`."""
+"""The commands `npformer evaluate DATA` and `npformer classify DIR --recursive -o FILE`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ PLOTS = (".png", ".svg", ".pdf")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate, print, and write what was asked for. Raises as `evaluate`, before anything is computed if it can."""
+    """Evaluate, print, and write the requested files.
+
+    Raises as `evaluate`, if possible before anything is computed.
+    """
     _check_outputs(args)
     data = open_data_set(args.data, args.labels)
     metrics = _resumable(
@@ -39,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def classify_folder(args: argparse.Namespace) -> None:
-    """Classify every picture below a folder, results streaming to a file."""
+    """Classify every picture below a folder, streaming the results to a file."""
     data = open_data_set(args.pictures[0], labelled=False)
     metrics = _resumable(
         lambda: evaluate(
@@ -61,12 +64,12 @@ def _resumable(work) -> Metrics:  # type: ignore[no-untyped-def]
 
 
 def _shown(args: argparse.Namespace) -> bool:
-    """Whether there is anyone to watch a progress bar."""
+    """Return whether to show a progress bar: not with --json, nor if standard error is not a terminal."""
     return not args.json and sys.stderr.isatty()
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Refuse, before anything is computed, what could not be written."""
+    """Refuse, before anything is computed, output files that could not be written."""
     if args.plot and Path(args.plot).suffix.lower() not in PLOTS:
         raise ValueError(f"--plot must be a file that ends in {', '.join(PLOTS)}, got {args.plot}")
     if args.plot and find_spec("matplotlib") is None:

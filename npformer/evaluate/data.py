@@ -1,4 +1,4 @@
-"""Data sets on disk: where their pictures are, what is on them, and how to open one.
+"""Data sets on disk: listing their pictures and labels, and opening single pictures.
 
     a folder of class folders           val/n01440764/ILSVRC2012_val_00000293.JPEG, ... (ImageNet's layout)
     a folder and a label file           pictures anywhere below it, and lines "path/to/picture.jpg 65" (`val.txt`)
@@ -6,8 +6,8 @@
     a folder of IDX files               MNIST's format, gzipped or not: images-idx3-ubyte and labels-idx1-ubyte
     a folder of pictures                with no labels, to classify
 
-A data set is listed lazily and in one order, so that millions of pictures need no memory and a number always stands
-for the same picture.
+A data set is listed lazily and always in the same order, so that millions of pictures need no memory and a number
+always denotes the same picture. N is the number of pictures here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E
 
 
 class Item(NamedTuple):
-    """One picture: its number in the data set, its key (a path, or the number again), its label or None."""
+    """One picture: its number in the data set, its key (a path, or the number again), and its label or None."""
 
     number: int
     key: str
@@ -46,30 +46,30 @@ class Item(NamedTuple):
 
 
 class DataSet:
-    """Pictures that can be listed again and again in the same order, and opened by key, also by another process."""
+    """Pictures that can be listed repeatedly in the same order, and opened by key, also by another process."""
 
     classes: list[str] | None = None  # names of the labels, where the data set has them
     name: str
 
     def __iter__(self) -> Iterator[Item]:
-        """All pictures, in order."""
+        """Iterate over all pictures, in order."""
         raise NotImplementedError
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of pictures."""
         return sum(1 for _ in self)
 
     def load(self, key: str) -> Any:
-        """The picture, as an RGB Pillow picture. Raises OSError or ValueError for one that cannot be read."""
+        """Return a picture as an RGB Pillow image. Raises OSError or ValueError for one that cannot be read."""
         raise NotImplementedError
 
 
 def open_data_set(path: str | Path, labels: str | Path | None = None, *, labelled: bool = True) -> DataSet:
-    """Find out what kind of data set a path holds; `labels` is a label file, for a folder of pictures.
+    """Open the data set at a path, detecting its kind; `labels` is a label file, for a folder of pictures.
 
-    `labelled` is False where pictures are only to be classified: then a folder's pictures are all that is below it.
+    `labelled` is False where pictures are only to be classified: then a folder's pictures are all those below it.
 
-    Raises FileNotFoundError, or ValueError for what is no data set.
+    Raises FileNotFoundError, or ValueError for a path that is no data set.
     """
     path = Path(path)
     if not path.exists():
@@ -105,7 +105,7 @@ class Folder(DataSet):
         return str(self.root)
 
     def __iter__(self) -> Iterator[Item]:
-        """In order of their paths, folder by folder."""
+        """Iterate in order of the paths, folder by folder."""
         for number, key in enumerate(_pictures_below(self.root, self.recursive)):
             yield Item(number, key, None)
 
@@ -116,7 +116,7 @@ class Folder(DataSet):
 
 @dataclass
 class ClassFolders(DataSet):
-    """A folder for each class, in order of their names: the first is label 0."""
+    """A folder per class, sorted by name: the first is label 0."""
 
     root: Path
     classes: list[str] = field(init=False)
@@ -134,7 +134,7 @@ class ClassFolders(DataSet):
         return str(self.root)
 
     def __iter__(self) -> Iterator[Item]:
-        """Class by class."""
+        """Iterate class by class."""
         number = 0
         for label, name in enumerate(self.classes):
             for key in _pictures_below(self.root / name, True):
@@ -148,18 +148,18 @@ class ClassFolders(DataSet):
 
 @dataclass
 class Listed(DataSet):
-    """A folder, and a file with a line for each picture: its path from there, a space, its label."""
+    """A folder, and a file with a line for each picture: its relative path, a space, its label."""
 
     root: Path
     file: Path
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The folder's path and the file's."""
+        """The paths of the folder and of the file."""
         return f"{self.root} with {self.file}"
 
     def __iter__(self) -> Iterator[Item]:
-        """In the order of the lines. Raises ValueError for a line that is none."""
+        """Iterate in the order of the lines. Raises ValueError for a malformed line."""
         number = 0
         with open(self.file, encoding="utf-8") as lines:
             for at, line in enumerate(lines, 1):
@@ -179,7 +179,7 @@ class Listed(DataSet):
 
 
 def _pictures_below(root: Path, recursive: bool, inside: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Paths of picture files from `root`, sorted; a folder that links back to one it lies in is not entered again."""
+    """Yield the paths of picture files below `root`, sorted; a link to an enclosing folder is not followed."""
     real = os.path.realpath(root / inside)
     if real in above:
         return
@@ -202,7 +202,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _load_file(path: Path) -> Any:
-    """A picture as `load_image` opens it, unless it has more than `MOST_PIXELS`, which its header tells."""
+    """Open a picture as `load_image` does, unless its header declares more than `MOST_PIXELS`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -223,29 +223,29 @@ def _load_file(path: Path) -> Any:
 
 
 class _Stacked(DataSet):
-    """Pictures that lie in one array, opened by number."""
+    """Pictures in one array, opened by index."""
 
     @cached_property
     def _content(self) -> tuple[Array, Array | None]:
-        """Pictures (N, H, W[, C]) and labels (N,), read when first asked for."""
+        """Pictures (N, H, W[, C]) and labels (N,), read on first access."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process reads the file itself."""
+        """Return the state without the arrays: another process reads the file itself."""
         return {name: value for name, value in vars(self).items() if name != "_content"}
 
     def __len__(self) -> int:
-        """How many pictures the array holds."""
+        """Return the number of pictures in the array."""
         return len(self._content[0])
 
     def __iter__(self) -> Iterator[Item]:
-        """In the order of the array."""
+        """Iterate in the order of the array."""
         labels = self._content[1]
         for number in range(len(self)):
             yield Item(number, str(number), None if labels is None else int(labels[number]))
 
     def load(self, key: str) -> Any:
-        """The picture of that number."""
+        """Return the picture with that index."""
         return load_image(self._content[0][int(key)])
 
 
@@ -284,7 +284,7 @@ class Arrays(_Stacked):
 
 @dataclass
 class Idx(_Stacked):
-    """A folder of IDX files, as MNIST and its kin come: of several splits the test set ("t10k" or "test")."""
+    """A folder of IDX files in MNIST's format; of several splits the test set ("t10k" or "test") is taken."""
 
     root: Path
 
@@ -300,7 +300,7 @@ class Idx(_Stacked):
 
 
 def _checked(pictures: Array, labels: Array | None, path: Path) -> tuple[Array, Array | None]:
-    """The arrays, if they are pictures and their labels. Raises ValueError."""
+    """Return the arrays if they are pictures and their labels. Raises ValueError otherwise."""
     if pictures.ndim not in (3, 4) or pictures.dtype.kind not in "uif" or not len(pictures):
         raise ValueError(
             f"{path}: pictures must be numbers (N, H, W) or (N, H, W, C), got {pictures.dtype} {pictures.shape}"
@@ -337,15 +337,15 @@ def read_idx(path: str | Path) -> Array:
 
 
 def _idx_files(root: Path, kind: str) -> list[Path]:
-    """The IDX files of images or labels, a test set's first."""
+    """Return the IDX files of images or of labels, a test set's first."""
     files = [path for path in root.iterdir() if f"{kind}-idx" in path.name or f"{kind}.idx" in path.name]
     return sorted(files, key=lambda path: (not path.name.startswith(("t10k", "test")), path.name))
 
 
 def chosen(items: DataSet, limit: int | None, seed: int | None) -> Array:
-    """Which pictures to take of a data set, (N,) bool: all, or `limit` of them.
+    """Return which pictures of a data set to take, (N,) bool: all, or `limit` of them.
 
-    Spread evenly over the set, so that class folders all have their share; or drawn at random, with a `seed`.
+    They are spread evenly over the set, so that all class folders are represented; or drawn at random, with a `seed`.
     """
     total = len(items)
     if limit is None:

@@ -1,4 +1,4 @@
-"""Evaluate a model on a data set, or classify a folder, from Python or the command line."""
+"""Evaluation of a model on a data set, or classification of a folder, from Python or the command line."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def evaluate(
     progress: bool = False,
     labelled: bool = True,
 ) -> Metrics:
-    """Classify every picture of a data set once, and count.
+    """Classify every picture of a data set once, and return the metrics.
 
-    `model` is a shipped model, a directory or a repository on the hub; `data` what `open_data_set` takes, with its
+    `model` is a shipped model, a directory or a repository on the hub; `data` any input of `open_data_set`, with its
     label file `labels`. `workers` processes share the work, or those of any `executor`, or of the Dask cluster at
-    `dask` (an address; extra `dask`). Results stream to `output`, JSON Lines; where it holds some, the run goes on
-    after them. Without `output` they are kept in the user's cache until the run is complete. `limit` takes that many
-    pictures, evenly spread or, with `seed`, at random. `crop_pct`, `flip` and `image_size`: as in `job.Job`. `batch`
-    pictures are handed out at a time.
+    `dask` (an address; extra `dask`). Results stream to `output`, JSON Lines; if it holds some already, the run
+    continues after them. Without `output` they are cached until the run is complete. `limit` takes that many pictures,
+    evenly spread or, with `seed`, at random. `crop_pct`, `flip` and `image_size`: as in `job.Job`. `batch` pictures
+    are distributed at a time.
 
     A picture that cannot be read is reported and does not count. Raises FileNotFoundError, ValueError, or
     KeyboardInterrupt, after which the same call continues.
@@ -104,10 +104,10 @@ def _check(crop_pct: Any, **counts: Any) -> None:
 
 
 def _mapping(classes: list[str] | None, names: Sequence[str]) -> list[int] | None:
-    """What each of a data set's labels is called by the model, where the data set's class names tell; else None.
+    """Return the model's label for each of the data set's, where the class names determine it; else None.
 
-    Folders may come in another order than the model's classes: then their names decide. Raises ValueError where
-    neither names nor numbers fit.
+    Folders may be in another order than the model's classes: then their names decide. Raises ValueError where neither
+    names nor numbers fit.
     """
     if classes is None:
         return None
@@ -123,7 +123,7 @@ def _mapping(classes: list[str] | None, names: Sequence[str]) -> list[int] | Non
 
 
 def _plain(name: str) -> str:
-    """A class's name as a folder may spell it: "T-shirt/top" is "t_shirt_top"."""
+    """Return a class's name as a folder may spell it: "T-shirt/top" is "t_shirt_top"."""
     return "".join(character if character.isalnum() else "_" for character in name.lower())
 
 
@@ -137,7 +137,7 @@ def _left(data: DataSet, wanted: np.ndarray, mapping: list[int] | None) -> Itera
 def _executors(
     workers: int, executor: Executor | None, dask: str | None, stack: ExitStack
 ) -> tuple[Callable[[], Executor], int, int | None]:
-    """What makes an executor, how many workers it has, and how many threads each may use (None: as it likes)."""
+    """Return an executor factory, its number of workers, and the threads of each (None: no limit)."""
     if executor is not None:
         return lambda: _Lent(executor), max(workers, getattr(executor, "_max_workers", 1)), 1
     if dask is not None:
@@ -149,13 +149,13 @@ def _executors(
 
 
 class _Lent(Executor):
-    """Somebody else's executor, which is theirs to shut down."""
+    """An executor owned by the caller, who also shuts it down."""
 
     def __init__(self, executor: Executor) -> None:
         self.submit = executor.submit  # type: ignore[method-assign]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Leave it as it is."""
+        """Do nothing: the owner shuts it down."""
 
 
 def _dask_client(address: str) -> Any:
@@ -170,7 +170,7 @@ def _dask_client(address: str) -> Any:
 
 
 def _digest(directory: Path) -> str:
-    """What tells one set of weights from another: a hash of the files that hold them."""
+    """Return a hash of the files that hold the weights, which identifies them."""
     digest = hashlib.sha256()
     for path in sorted(directory.iterdir()):
         if path.suffix in (".safetensors", ".bin", ".h5", ".json", ".npz"):
@@ -181,13 +181,13 @@ def _digest(directory: Path) -> str:
 
 
 def _cached(header: dict[str, Any]) -> Path:
-    """Where results of a run that has no file of its own are kept until it is complete."""
+    """Return the path of the results of a run that has no file of its own, kept until it is complete."""
     name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
     return cache() / f"evaluate-{name}.jsonl"
 
 
 def _progress(total: int, already: int, shown: bool) -> Any:
-    """A bar with pictures per second and the time left."""
+    """Return a progress bar with pictures per second and the remaining time."""
     from tqdm import tqdm
 
     return tqdm(total=total, initial=already, unit=" pictures", disable=not shown, dynamic_ncols=True, smoothing=0.1)

@@ -1,4 +1,4 @@
-"""What a worker does: open some pictures, classify them, and report on each."""
+"""A worker's part: open some pictures, classify them, and report on each."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ DIGITS = 7
 
 @dataclass(frozen=True)
 class Job:
-    """How to classify: everything that changes an answer, so that results of another job are never mixed in.
+    """Everything that affects a result, so that results of different jobs are never mixed.
 
-    crop_pct: the share of the shorter side that the crop keeps, as timm counts it, instead of the processor's own
+    crop_pct: the fraction of the shorter side that the crop keeps, as timm counts it, instead of the processor's own
     resizing. flip: average the probabilities of a picture and of its mirror image. image_size: the side of the
-    pictures that the model gets, where it is not to be its own.
+    model's input, where it is not to be the model's own.
     """
 
     model: str
@@ -44,7 +44,7 @@ class Job:
 
 
 def classify_share(job: Job, data: DataSet, share: Sequence[Item], threads: int | None) -> list[dict[str, Any]]:
-    """Classify some pictures: one record each, in order, of what was found or of why it could not be read."""
+    """Classify some pictures; return one record each, in order: the prediction, or the reason it could not be read."""
     if threads is not None:
         set_num_threads(threads)
     model, processor = loaded(job.model, job.image_size)
@@ -67,7 +67,7 @@ def classify_share(job: Job, data: DataSet, share: Sequence[Item], threads: int 
 
 @lru_cache(maxsize=2)
 def loaded(name: str, image_size: int | None) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """The fused model and its processor, once per process; weights are mapped from the file, which all share."""
+    """Return the fused model and its processor, loaded once per process; the mapped weights are shared."""
     _keep_freed_memory()
     size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
     model = get_model(name, pretrained=True, **size)
@@ -76,7 +76,7 @@ def loaded(name: str, image_size: int | None) -> tuple[PreTrainedModel, BaseImag
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep up to 32 MB of freed memory, rather than give it back after every picture and fetch it again.
+    """Have glibc keep up to 32 MB of freed memory, rather than return it after every picture and allocate it again.
 
     It keeps twice the largest block that it has seen freed. On small pictures that saves a worker a tenth of its time.
     """
@@ -84,10 +84,10 @@ def _keep_freed_memory() -> None:
 
 
 def prepare(processor: BaseImageProcessor, picture: Picture, crop_pct: float | None) -> Array:
-    """One RGB picture as the model takes it, (C, H, W).
+    """Preprocess one RGB picture for the model, to (C, H, W).
 
-    Pillow resizes the picture itself, which gives what the processor does with an array of it, and spares a large
-    photograph's several copies.
+    Pillow resizes the picture itself, with the same result as the processor on its array, and without several copies
+    of a large photograph.
     """
     options: dict[str, Any] = {}
     if crop_pct is not None:
@@ -106,14 +106,14 @@ def prepare(processor: BaseImageProcessor, picture: Picture, crop_pct: float | N
 
 
 def _resized(picture: Picture, size: tuple[int, int], resample: int | None) -> Picture:
-    """Resample to (height, width)."""
+    """Resample a picture to (height, width)."""
     from PIL import Image
 
     return picture.resize(size[::-1], Image.Resampling(resample or 0))
 
 
 def probabilities(model: PreTrainedModel, pixel_values: Array, flip: bool) -> Array:
-    """Softmax of the logits, (B, K); with `flip`, the mean with that of the mirror images."""
+    """Return the softmax of the logits, (B, K); with `flip`, its average with that of the mirror images."""
     probs = ops.softmax(model(pixel_values).logits)
     if flip:
         probs = (probs + ops.softmax(model(np.ascontiguousarray(pixel_values[..., ::-1])).logits)) / 2
@@ -121,9 +121,9 @@ def probabilities(model: PreTrainedModel, pixel_values: Array, flip: bool) -> Ar
 
 
 def _answer(probs: Array, label: int | None) -> dict[str, Any]:
-    """The best classes, their probabilities, and whether the truth is among them.
+    """Return the best classes, their probabilities, and whether the true class is among them.
 
-    As mmpretrain's accuracy counts: a label is a hit where it is among the best k and its score is above 0.
+    As in mmpretrain's accuracy, a label is a hit if it is among the best k and its score is above 0.
     """
     best = np.argsort(-probs, kind="stable")[:TOP]
     answer: dict[str, Any] = {

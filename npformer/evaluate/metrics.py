@@ -1,4 +1,4 @@
-"""What results mean: accuracy, the confusion matrix, calibration, and the worst mistakes, from records one by one."""
+"""Metrics accumulated record by record: accuracy, confusion matrix, calibration, and the worst errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LISTED = 1000  # unreadable pictures kept by name
 
 
 class Metrics:
-    """Counts over records, as `results.Results` gives them; memory does not grow with their number.
+    """Counts over records, as `results.Results` yields them; memory does not grow with their number.
 
-    total, read, unreadable_count: how many pictures; top1, top5: percent of those read whose label is the best, or
-    among the best five. confusion[label, prediction] counts. Of the predictions whose confidence lies in a bin,
-    `calibration` has how many there are, their mean confidence, and the share that is right.
+    total, read, unreadable_count: numbers of pictures; top1, top5: percentage of those read whose label is the best,
+    or among the best five. confusion[label, prediction] counts. For the predictions whose confidence is in a bin,
+    `calibration` has their number, their mean confidence, and the fraction that is right.
     """
 
     def __init__(self, records: Iterable[dict[str, Any]], classes: Sequence[str]) -> None:
@@ -56,22 +56,22 @@ class Metrics:
 
     @property
     def read(self) -> int:
-        """How many pictures could be read."""
+        """The number of pictures that could be read."""
         return self.total - self.unreadable_count
 
     @property
     def top1(self) -> float:
-        """Percent."""
+        """The top-1 accuracy in percent."""
         return 100 * self.hits1 / self.read if self.read else float("nan")
 
     @property
     def top5(self) -> float:
-        """Percent."""
+        """The top-5 accuracy in percent."""
         return 100 * self.hits5 / self.read if self.read else float("nan")
 
     @property
     def calibration(self) -> list[tuple[int, float, float]]:
-        """For each bin of confidence: how many predictions, their mean confidence, the share of them that is right."""
+        """The number of predictions in each bin of confidence, their mean confidence, and their accuracy."""
         return [
             (int(n), float(confidence / n) if n else 0.0, float(right / n) if n else 0.0)
             for n, confidence, right in self._bins
@@ -85,7 +85,7 @@ class Metrics:
         return sum(n * abs(confidence - right) for n, confidence, right in self.calibration) / self.read
 
     def per_class(self) -> list[tuple[str, int, float, float, float]]:
-        """For each class that has pictures: name, how many, top-1 and top-5 in percent, and precision in percent."""
+        """Return for each class with pictures: name, number, top-1, top-5 and precision, these three in percent."""
         rows = []
         predicted = self.confusion.sum(0)
         for label, name in enumerate(self.classes):
@@ -97,7 +97,7 @@ class Metrics:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it."""
+        """Return all metrics as JSON-compatible values."""
         return {
             "pictures": self.total, "read": self.read, "right": self.hits1, "right_in_five": self.hits5,
             "top1": self.top1 if self.read else None, "top5": self.top5 if self.read else None,

@@ -1,4 +1,4 @@
-"""What an evaluation shows: tables in text, a page of the worst mistakes, pictures of confusion and calibration."""
+"""Output of an evaluation: tables in text, a page of the worst errors, plots of confusion and calibration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THUMBNAIL = 112
 
 
 def summary_text(metrics: Metrics, name: str, per_class: bool) -> str:
-    """The result in a few lines, and a table with a line for each class."""
+    """Return the result in a few lines, and a table with a line for each class."""
     lines = []
     if per_class:
         head = ["class", "pictures", "top-1 %", "top-5 %", "precision %"]
@@ -39,7 +39,7 @@ def summary_text(metrics: Metrics, name: str, per_class: bool) -> str:
 
 
 def unreadable_text(metrics: Metrics) -> list[str]:
-    """Which pictures could not be read, and why."""
+    """Return a list of the pictures that could not be read, with reasons."""
     if not metrics.unreadable_count:
         return []
     count = metrics.unreadable_count
@@ -51,7 +51,7 @@ def unreadable_text(metrics: Metrics) -> list[str]:
 
 
 def errors_page(metrics: Metrics, data: DataSet, name: str) -> str:
-    """A page of the mistakes made with the most confidence, with their pictures; it needs nothing else."""
+    """Return a self-contained HTML page of the errors with the highest confidence, with their pictures."""
     from PIL import Image
 
     shown = []
@@ -86,7 +86,7 @@ def errors_page(metrics: Metrics, data: DataSet, name: str) -> str:
 
 
 def _confusions(metrics: Metrics, most: int = 20) -> list[tuple[str, str, int]]:
-    """The pairs (truth, guess) that are confused most often."""
+    """Return the pairs (true class, prediction) that are confused most often."""
     wrong = metrics.confusion - np.diag(np.diag(metrics.confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = (np.unravel_index(int(place), wrong.shape) for place in order)
@@ -94,7 +94,7 @@ def _confusions(metrics: Metrics, most: int = 20) -> list[tuple[str, str, int]]:
 
 
 def plot(metrics: Metrics, path: Path) -> None:
-    """Draw the confusion matrix, a row for each class, and how confidence and accuracy agree (needs matplotlib)."""
+    """Draw the confusion matrix, a row for each class, and the calibration of confidence (needs matplotlib)."""
     figure = importlib.import_module("matplotlib.figure").Figure(figsize=(13, 6), layout="constrained")
     left, right = figure.subplots(1, 2)
     sums = np.maximum(metrics.confusion.sum(1, keepdims=True), 1)

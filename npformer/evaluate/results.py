@@ -1,7 +1,7 @@
-"""The file that results stream to: JSON Lines, one picture a line, in the order in which they are done.
+"""The file that results stream to: JSON Lines, one picture per line, in the order of completion.
 
-The first line says what was run; a second run appends to the file, and skips what is in it. A line that was cut off,
-because the power was, is dropped.
+The first line identifies the run; a second run appends to the file, and skips the pictures in it. A truncated last
+line, as after a power failure, is dropped.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ FORMAT = "npformer-results"
 
 
 class Results:
-    """Results on disk: opened, checked, appended to, read again."""
+    """Results on disk: opened, checked, appended to, read back."""
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        """Open for appending; makes the file, with its header, where there is none.
+        """Open for appending; create the file, with its header, where there is none.
 
-        Raises ValueError for a file that is not ours, or holds the results of another job.
+        Raises ValueError for a foreign file, or one that holds the results of another job.
         """
         self.path, self.header = path, {"format": FORMAT, **header}
         if not path.exists() or path.stat().st_size == 0:
@@ -55,7 +55,7 @@ class Results:
                 )
 
     def _lock(self) -> None:
-        """Keep a second run out, where the system can; the lock goes with the process."""
+        """Lock the file against a second run, where the system can; the lock ends with the process."""
         try:
             import fcntl
         except ImportError:  # Windows
@@ -72,12 +72,12 @@ class Results:
                 file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:
-        """Add records; they are with the system when this returns, whatever becomes of the process."""
+        """Append records; they are handed to the system before this returns, so they survive the process."""
         self._file.write("".join(json.dumps(record) + "\n" for record in records))
         self._file.flush()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """All records, in the order of the file."""
+        """Iterate over all records, in the order of the file."""
         self._file.flush()
         with open(self.path, encoding="utf-8") as file:
             next(file)
@@ -88,7 +88,7 @@ class Results:
                     raise ValueError(f"{self.path}, line {at}, is damaged: {line[:60]!r}") from None
 
     def done(self, total: int) -> np.ndarray:
-        """Which pictures have a result: (total,) bool."""
+        """Return which pictures have a result: (total,) bool."""
         there = np.zeros(total, bool)
         for record in self:
             if record["number"] >= total:
@@ -97,5 +97,5 @@ class Results:
         return there
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the file."""
         self._file.close()

@@ -1,8 +1,8 @@
-"""Hand out pictures to workers, and lose none: any executor, retries, a bounded number of shares under way.
+"""Distribution of pictures to workers without losing any: any executor, retries, a bounded number of pending shares.
 
-A share is a few dozen pictures. Its result is written when it comes back whole, so a worker that dies takes nothing
-with it but its time: the share is handed out again, alone. One that kills its worker even so is halved until the
-picture that does it is found, and reported as unreadable.
+A share is a few dozen pictures. Its result is written only when it returns complete, so a worker that dies loses
+nothing but time: the share is submitted again, alone. A share that kills its worker even then is halved until the
+picture that causes it is found, and reported as unreadable.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Done = Callable[[list[dict[str, Any]]], None]
 
 
 class Here(Executor):
-    """An executor that does the work at once, in this process."""
+    """An executor that runs the work immediately, in this process."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call the function, and return a future that is done."""
+        """Call the function, and return a finished future."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -58,10 +58,10 @@ def classify_all(
     threads: int | None,
     share: int = SHARE,
 ) -> None:
-    """Classify `items`, and give `done` the records of every share that comes back, each picture once.
+    """Classify `items`, and pass the records of every finished share to `done`, each picture once.
 
-    `executors` makes an executor, and another one should the first break. Raises RuntimeError where workers are lost
-    time after time with nothing done, and whatever the work itself raises.
+    `executors` creates an executor, and another one should the first break. Raises RuntimeError where workers are lost
+    repeatedly without progress, and whatever the work itself raises.
     """
     suspects: deque[Share] = deque()  # shares that were under way when a worker was lost
     losses = 0  # in a row
@@ -102,7 +102,7 @@ def classify_all(
 
 
 def _lost(future: Future[Any]) -> BaseException | None:
-    """The error of a share whose worker was lost; one that the work itself raised is raised here."""
+    """Return the error of a share whose worker was lost; raise one that the work itself raised."""
     try:
         error = future.exception()
     except CancelledError as cancelled:
@@ -115,7 +115,7 @@ def _lost(future: Future[Any]) -> BaseException | None:
 
 
 def _again(some: Share, done: Done) -> list[Share]:
-    """What a worker died of, alone: in halves, to be handed out again; a single picture is given up in the end."""
+    """Return the shares to retry after one that killed its worker alone: its halves; give up on a single picture."""
     items, tries = some
     if len(items) > 1:
         half = len(items) // 2
@@ -129,7 +129,7 @@ def _again(some: Share, done: Done) -> list[Share]:
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes that start from nothing, so inherit no threads and locks, and leave Ctrl-C to their parent."""
+    """Return a pool of spawned processes, which inherit no threads and locks, and leave Ctrl-C to their parent."""
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _ignore_interrupts)
     # All start at once, as where it forks: a pool that broke while it started one more waited for that one for ever
     # (seen with Python 3.11).
@@ -143,7 +143,7 @@ def _ignore_interrupts() -> None:
 
 @contextmanager
 def _closing(executor: Executor, under_way: Iterable[Future[Any]]) -> Iterator[Executor]:
-    """The executor; whatever happens, nothing is begun any more when it is left."""
+    """Yield the executor; start no pending work once it is left, whatever happens."""
     try:
         yield executor
     except BaseException:

@@ -1,7 +1,7 @@
-"""A picture's way through a model, step by step, as one page to look at: `npformer explain`.
+"""Step-by-step explanation of a model's prediction for one picture, as a page: `npformer explain`.
 
 `walk.py` runs the model and chooses what to show, `page.py` writes the HTML page, `overview.py` draws the short
-version as one picture, and `images.py` turns numbers into colours.
+version as one figure, and `images.py` turns numbers into colours.
 """
 
 from .overview import overview

@@ -1,4 +1,4 @@
-"""Numbers as colours: maps from dark to bright, signed maps from blue over white to red, heat over a picture."""
+"""Arrays as colour images: maps from dark to bright, signed maps from blue to red, heat maps over a picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MARK = (255, 220, 0)
 
 
 def coloured(strip: Strip, picture: Array, side: int) -> list[Picture]:
-    """Every image of a strip, `side` pixels high: maps with sharp pixels, heat smoothly over the picture (H, W, 3)."""
+    """Colour the images of a strip, `side` pixels high: maps in sharp pixels, smooth heat over `picture` (H, W, 3)."""
     limit = max(float(np.abs(image.values).max(initial=0)) for image in strip.images) or 1.0
     return [_coloured(strip.kind, image, limit, picture, side) for image in strip.images]
 
@@ -44,7 +44,7 @@ def _coloured(kind: str, image: Image, limit: float, picture: Array, side: int) 
 
 
 def _over(values: Array, picture: Array, side: int) -> Picture:
-    """Heat over the picture in grey: signed values from blue to red, others from nothing to red."""
+    """Blend a heat map over the picture in grey: signed values from blue to red, others from transparent to red."""
     from PIL import Image as Pictures
 
     size = _size(picture.shape, side)
@@ -70,12 +70,12 @@ def _ring(drawn: Picture, place: tuple[int, int], shape: tuple[int, ...]) -> Non
 
 
 def _size(shape: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Width and height of a picture of that shape, `side` high."""
+    """Return the width and height of a picture of that shape, scaled to the height `side`."""
     return max(1, round(side * shape[1] / shape[0])), side
 
 
 def _blend(shares: Array, colours: Array) -> Array:
-    """Values 0 to 1 as colours of a scale, uint8 (H, W, 3)."""
+    """Map values 0 to 1 to the colours of a scale, uint8 (H, W, 3)."""
     places = np.clip(shares, 0, 1) * (len(colours) - 1)
     channels = [np.interp(places, np.arange(len(colours)), colours[:, i]) for i in range(3)]
     return np.rint(np.stack(channels, -1)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A walk as one picture: the input, what the network makes of it at every scale, and the answer."""
+"""A walk as one figure: the input, feature maps at every scale, and the prediction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAGES = 4  # columns between the picture and the answer, at most
 
 
 def overview(walk: Walk) -> Picture:
-    """Draw the input, two feature maps of every scale, attention or the like over the picture, and the guesses."""
+    """Draw the input, two feature maps of every scale, a mixer's map over the picture, and the predictions."""
     from PIL import Image as Pictures
 
     columns = [("input", _times(walk.picture.shape[:2]), [_input(walk.picture)])]
@@ -55,7 +55,7 @@ def _input(picture: Array) -> Picture:
 
 
 def _scales(walk: Walk) -> list[tuple[str, list[Array]]]:
-    """The last step at every scale, the finest first: its title, and its two liveliest maps."""
+    """Return the last step at every scale, the finest first: its title, and its two maps of largest variance."""
     found: dict[tuple[int, ...], tuple[str, list[Array]]] = {}
     for number, step in enumerate(walk.steps, 1):
         if step.strips:
@@ -66,7 +66,7 @@ def _scales(walk: Walk) -> list[tuple[str, list[Array]]]:
 
 
 def _last_mixer(walk: Walk) -> Strip | None:
-    """What the last mixer that can be laid over the picture does there: attention, or agreement with the query."""
+    """Return the map of the last mixer that can be laid over the picture: attention, or agreement with the query."""
     strips = [strip for step in walk.steps for strip in step.strips if strip.short]
     return max(strips, key=lambda strip: strip.images[0].values.size) if strips else None
 

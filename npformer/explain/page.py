@@ -1,4 +1,4 @@
-"""A walk as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+"""A walk as one self-contained HTML page: no script, no font, no picture from elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIDE = 168  # pixels of a small picture, drawn at half of that on a phone
 
 
 def page(walk: Walk) -> str:
-    """The whole page; every text in it is escaped."""
+    """Return the whole page; every text in it is escaped."""
     sections = [
         section("answer", "What it sees", _answer(walk)),
         section("costs", "The way through", _costs(walk)),
@@ -44,7 +44,7 @@ def _answer(walk: Walk) -> str:
 
 
 def _costs(walk: Walk) -> str:
-    """A table of the steps with bars for what each costs."""
+    """Return a table of the steps with bars for their costs."""
     columns: list[tuple[str, Callable[[Step], int]]] = [
         ("parameters", lambda step: step.parameters),
         ("multiply-adds", lambda step: step.multiply_adds),

@@ -1,7 +1,7 @@
-"""Run a model on one picture, and gather what there is to see at each of its steps.
+"""Forward pass on one picture, with the values worth showing at each of its steps.
 
-One function per family knows the names of its modules and what its mixers mean; the rest is common to all. Everything
-shown is a recorded value, or a sum of such values that its caption spells out.
+One function per family knows the names of its modules and the meaning of its mixers; the rest is common to all.
+Everything shown is a recorded value, or a sum of such values that its caption spells out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GUESSES = 5
 
 @dataclass
 class Image:
-    """One small picture: values (H, W), what stands below it, and, over the picture, a pixel (y, x) to mark."""
+    """One small image: values (H, W), the label below it, and, over the picture, a pixel (y, x) to mark."""
 
     values: Array
     label: str
@@ -41,10 +41,10 @@ class Image:
 
 @dataclass
 class Strip:
-    """Pictures side by side that are read alike.
+    """Images side by side with a common colour scale.
 
-    kind: "magnitude", each from its smallest value to its largest; "signed", around 0, all of one scale; "over",
-    signed or not, laid over the input picture. `short` names it where there is no room for the caption.
+    kind: "magnitude", each from its smallest value to its largest; "signed", around 0, all on one scale; "over",
+    signed or not, laid over the input picture. `short` is a title for places without room for the caption.
     """
 
     kind: Literal["magnitude", "signed", "over"]
@@ -55,7 +55,7 @@ class Strip:
 
 @dataclass
 class Step:
-    """A part of the model: its module's name, what it does, the shape it returns, and what it costs."""
+    """A part of the model: its module's name, its purpose, its output shape, and its cost."""
 
     title: str
     name: str
@@ -68,7 +68,7 @@ class Step:
 
 @dataclass
 class Walk:
-    """All there is to show: the input picture (H, W, 3) uint8, the steps, and (label, probability), best first."""
+    """Everything to show: the input picture (H, W, 3) uint8, the steps, and (label, probability), best first."""
 
     model: str
     kind: str
@@ -81,7 +81,7 @@ class Walk:
 
 
 def walk(model: PreTrainedModel, processor: BaseImageProcessor, image: ImageInput, name: str) -> Walk:
-    """Run the readable model on one picture and gather its steps; `name` is what the page calls the model.
+    """Run the readable model on one picture and collect its steps; `name` is the model's title on the page.
 
     Raises ValueError or TypeError as the processor and the model do.
     """
@@ -122,7 +122,7 @@ def _steps(model: PreTrainedModel, trace: Trace) -> Iterator[Step]:
 
 
 def _costed(step: Step, costs: dict[str, tuple[int, int]]) -> Step:
-    """The step with what all the modules that its name lists cost together."""
+    """Return the step with the total cost of all the modules that its name lists."""
     modules = [costs[name] for name in step.name.split(", ") if name in costs]
     step.parameters, step.multiply_adds = (sum(column) for column in zip(*modules, strict=True))
     return step
@@ -258,7 +258,7 @@ def _global_query(trace: Trace, block: str) -> Strip:
 
 
 def _step(title: str, name: str, trace: Trace, says: str, strips: list[Strip] | None = None) -> Step:
-    """A step that returns a map, or tokens of one; its liveliest channels are shown."""
+    """Return a step whose output is a map, or tokens of one; the channels of largest variance are shown."""
     value = trace[name][0]
     maps = value if value.ndim == 3 else _as_map(value)
     caption = (
@@ -279,9 +279,9 @@ def _head(trace: Trace, title: str, name: str, says: str) -> Step:
 
 
 def _evidence(model: PreTrainedModel, trace: Trace, best: int, label: str) -> Strip | None:
-    """What each place contributes to the winning score, over an even share: exact, as the score is a mean over places.
+    """Return each position's contribution to the winning score, minus the mean one; exact, as the score is a mean.
 
-    Score = mean over places of (weight of the class · features) + bias; None where pooling is no mean.
+    Score = mean over positions of (weight of the class · features) + bias; None where pooling is no mean.
     """
     heads = [name for name in ("classifier", "distillation_classifier", "head", "dist_head") if name in trace]
     weight = np.mean([getattr(model, name).weight[best] for name in heads], axis=0)
@@ -304,13 +304,13 @@ def _evidence(model: PreTrainedModel, trace: Trace, best: int, label: str) -> St
 
 
 def _as_map(tokens: Array) -> Array:
-    """Tokens of a square map, (N, D) -> (D, H, W)."""
+    """Return tokens as a square map, (N, D) -> (D, H, W)."""
     side = round(len(tokens) ** 0.5)
     return tokens.T.reshape(-1, side, side)
 
 
 def _liveliest(maps: Array, count: int) -> list[int]:
-    """The channels whose values vary most over the picture, in their own order. (C, H, W)."""
+    """Return the channels of maps (C, H, W) that vary most over the picture, in their own order."""
     spread = maps.reshape(len(maps), -1).std(1)
     return sorted(int(c) for c in np.argsort(-spread, kind="stable")[:count])
 

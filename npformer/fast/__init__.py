@@ -1,1 +1,1 @@
-"""The fast side: threads and scratch memory, kernels, and the fused blocks that `npformer.fuse` builds from them."""
+"""The fast path: threads and scratch memory, kernels, and the fused blocks that `npformer.fuse` builds from them."""

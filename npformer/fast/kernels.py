@@ -1,15 +1,15 @@
-"""The fast kernels: the ops of `npformer.ops`, rearranged for a machine.
+"""Fast kernels: the ops of `npformer.ops`, rearranged for the hardware.
 
 Maps are channels-last here, (B, H, W, C): a 1x1 convolution is then one matrix product of pixels and weights, and a
-row of the picture is one long run of numbers. Weights come folded by `npformer.fuse`. Three things make them fast:
+row of the picture is one contiguous run of numbers. Weights come folded by `npformer.fuse`. They are fast because
 
-- work is done piece by piece, so that what one pass writes the next one finds in the cache;
-- passes over memory are saved: batch norm and layer scale are in the weights, constants of activations too, results
-  are written where the next step wants them (into the middle of a padded map, say);
-- a depthwise convolution is one `einsum` over a view that shows every pixel's neighbourhood, and copies nothing.
+- work is done piece by piece, so that the output of one pass is still in the cache for the next;
+- passes over memory are saved: batch norm and layer scale are in the weights, and so are constants of activations;
+  results are written where the next step reads them (into the middle of a padded map, say);
+- a depthwise convolution is one `einsum` over a view of every pixel's neighbourhood, which copies nothing.
 
-Each is tested equal to its readable twin in `ops`; what each buys is in `README.md` beside this file. Of a single
-picture the pieces are shared out to threads; of several, the pictures are, and a piece stays where its picture is.
+Each is tested against its readable twin in `ops`; `README.md` beside this file has the speed-ups. The pieces of a
+single picture are distributed over threads; with several pictures each thread takes whole pictures.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation that works in place: f(x) = scale_out * apply(scale_in * x).
+    """An in-place activation: f(x) = scale_out * apply(scale_in * x).
 
-    Both factors go into the weights before and after, where they cost nothing.
+    Both factors are folded into the weights before and after, where they cost nothing.
     """
 
     apply: Callable[[Array, Array], None]  # (x, out): out may be x itself
@@ -60,7 +60,7 @@ _GELU = {"A": 1.3049194979439278, "B": 1.6322894770414489, "P": 4.00005011673656
 
 
 def _gelu(y: Array, out: Array) -> None:
-    """GELU of x = y / _GELU_SCALE, times 2 _GELU_SCALE: y (1 + tanh(y (z + P + Q / ((z + A) z + B)))), z = y^2.
+    """Compute 2 _GELU_SCALE GELU(y / _GELU_SCALE) = y (1 + tanh(y (z + P + Q / ((z + A) z + B)))), z = y^2.
 
     In float32 within 1.1e-6 of GELU (PyTorch: 1.2e-6). float64 takes `ops.gelu`.
     """
@@ -83,7 +83,7 @@ def _gelu(y: Array, out: Array) -> None:
 
 
 def _silu(y: Array, out: Array) -> None:
-    """SiLU of x = 2 y: y (1 + tanh(y)), since a sigmoid is a tanh, and NumPy's tanh is faster than its exp."""
+    """Compute the SiLU of 2 y: y (1 + tanh(y)), since a sigmoid is a tanh, and NumPy's tanh is faster than its exp."""
     t = scratch("silu", y.shape, y.dtype)
     np.tanh(y, out=t)
     t += y.dtype.type(1)
@@ -91,7 +91,7 @@ def _silu(y: Array, out: Array) -> None:
 
 
 def _relu(y: Array, out: Array) -> None:
-    """The larger of y and 0; an array of zeros, as NumPy takes four times as long for a single 0."""
+    """Compute max(y, 0) against an array of zeros, as NumPy takes four times as long for a scalar 0."""
     zeros = scratch("relu", y.shape, y.dtype)
     zeros.fill(0)
     np.maximum(y, zeros, out=out)
@@ -115,20 +115,20 @@ _IN_PLACE: dict[Callable[[Array], Array], Activation] = {
 
 
 def activation(function: Callable[[Array], Array]) -> Activation:
-    """The fast form of an element-wise function, or one that calls it."""
+    """Return the fast form of an element-wise function, or a wrapper that calls it."""
     return _IN_PLACE.get(function) or exact(function)
 
 
 def exact(function: Callable[[Array], Array]) -> Activation:
-    """The function as it is, with no factors to put elsewhere."""
+    """Return the function unchanged, with no factors to fold elsewhere."""
     return Activation(partial(_plain, function))
 
 
 def bend(act: Activation, x: Array, bias: Array, out: Array | list[tuple[slice, Array]]) -> None:
-    """Bias and activation, out = apply(x + bias), block by block; x (..., C) is contiguous and overwritten; bias (C,).
+    """Add the bias and apply the activation, out = apply(x + bias), block by block.
 
-    `out` has the shape of x and any strides: (H, W, C) inside a padded map, say. Or it is the list that
-    `column_planes` returns, for one picture.
+    x (..., C) is contiguous and overwritten; bias (C,). `out` has the shape of x and any strides: (H, W, C) inside a
+    padded map, say. Or it is the list that `column_planes` returns, for one picture.
     """
     targets = out if isinstance(out, list) else [(slice(None), out)]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -150,14 +150,14 @@ def add_to_rows(x: Array, bias: Array) -> None:
 
 
 def repeated(x: Array, times: int) -> Array:
-    """(..., C) -> (..., times * C), in scratch memory."""
+    """Repeat along the last axis, (..., C) -> (..., times * C), in scratch memory."""
     out = scratch("repeated", (*x.shape[:-1], times, x.shape[-1]), x.dtype)
     out[...] = x[..., None, :]
     return out.reshape(*x.shape[:-1], -1)
 
 
 def divisor(number: int, most: int) -> int:
-    """The largest divisor of `number` that is at most `most`, and at least 1."""
+    """Return the largest divisor of `number` that is at most `most`, and at least 1."""
     return next((d for d in range(min(number, most), 1, -1) if number % d == 0), 1)
 
 
@@ -165,24 +165,24 @@ def divisor(number: int, most: int) -> int:
 
 
 def matmul(a: Array, b: Array, out: Array) -> None:
-    """Matrix product, out = a @ b: (M, K), (K, L) -> (M, L).
+    """Multiply matrices, out = a @ b: (M, I), (I, J) -> (M, J).
 
-    Sums are not cut in pieces, as `ops.linear.matmul` does for exactness: measured over whole models, errors stay
-    within 1.4 times PyTorch's at every block.
+    Sums are not split, as `ops.linear.matmul` does for accuracy: measured over whole models, errors stay within 1.4
+    times PyTorch's at every block.
     """
     np.matmul(a, b, out=out)
     lap("matrix product", 2 * out.size * a.shape[1], a.nbytes + b.nbytes + out.nbytes)
 
 
 def shares(total: int, parts: int, unit: int = 1) -> list[slice]:
-    """Cut range(total) into at most `parts` slices of about equal length, all but the last a multiple of `unit`."""
+    """Split range(total) into at most `parts` slices of about equal length, all but the last a multiple of `unit`."""
     step = -(-total // max(1, parts))
     step = -(-step // unit) * unit
     return [slice(start, min(start + step, total)) for start in range(0, total, step)]
 
 
 def pieces(numbers: int) -> int:
-    """Into how many pieces to cut work whose largest temporary holds so many numbers: as many for each thread."""
+    """Return the number of pieces, equal for each thread, for work with a largest temporary of so many elements."""
     return parts() * -(-numbers // (PIECE * parts()))
 
 
@@ -197,7 +197,7 @@ class Mlp:
     narrow_bias: Array
 
     def partial(self, x: Array, hidden: slice, out: Array) -> None:
-        """What some of the hidden channels contribute: out = act(x @ expand + bias) @ narrow, without the last bias.
+        """Compute the contribution of some hidden channels: out = act(x @ expand + bias) @ narrow, with no last bias.
 
         They are taken a few hundred at a time: the wide map, four times the input, never leaves the cache.
         """
@@ -212,13 +212,13 @@ class Mlp:
                 out += into
 
     def finish(self, out: Array, added: Array) -> None:
-        """End a residual branch: out += bias + added."""
+        """Complete a residual branch: out += bias + added."""
         add_to_rows(out, self.narrow_bias)
         out += added.reshape(out.shape)
         lap("addition", moved=5 * out.nbytes)
 
     def few_rows(self, x: Array, added: Array, out: Array) -> None:
-        """A whole branch, out = added + mlp(x), the hidden channels shared out and the results added up."""
+        """Compute a whole branch, out = added + mlp(x), splitting the hidden channels and adding up the results."""
         columns = shares(len(self.narrow), parts(), 16)
         sums = [out, *scratch("sums", (len(columns) - 1, *out.shape), out.dtype)]
 
@@ -233,7 +233,7 @@ class Mlp:
 
 
 def mlp_block(before: Callable[[int, slice, Array], None], mlp: Mlp, added: Array | None, shape: Shape) -> Array:
-    """A whole block: x + mlp(x) with x = before(...), or `added` + mlp(x) where that is given. (B, H, W, C).
+    """Compute a whole block: x + mlp(x) with x = before(...), or `added` + mlp(x) where that is given. (B, H, W, C).
 
     `before(b, rows, out)` computes some rows of picture b into `out` (rows, W, C): the mixer ahead of the MLP.
     """
@@ -261,7 +261,7 @@ def mlp_block(before: Callable[[int, slice, Array], None], mlp: Mlp, added: Arra
 
 
 def linear(x: Array, weight: Array, bias: Array, act: Activation) -> Array:
-    """act(x @ weight + bias): (M, K), (K, L), (L,) -> (M, L); rows are shared out, or columns where rows are few."""
+    """Compute act(x @ weight + bias): (M, I), (I, J), (J,) -> (M, J); split rows, or columns if there are few rows."""
     out = fresh((len(x), weight.shape[1]), x.dtype)
 
     def some_rows(rows: slice) -> None:
@@ -284,29 +284,29 @@ def linear(x: Array, weight: Array, bias: Array, act: Activation) -> Array:
 
 
 def channels_last(x: Array) -> Array:
-    """(B, C, H, W) -> (B, H, W, C), contiguous; what another kernel returned already is, and is not copied."""
+    """Move channels last, (B, C, H, W) -> (B, H, W, C), contiguous; the output of another kernel is not copied."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
 def channels_first(x: Array) -> Array:
-    """(B, H, W, C) -> (B, C, H, W), a view: the same memory, in the order of axes that every module promises."""
+    """Return the view (B, H, W, C) -> (B, C, H, W): the same memory, in the axis order of all modules."""
     return x.transpose(0, 3, 1, 2)
 
 
 def view(x: Array, shape: Shape, strides: Shape) -> Array:
-    """Other axes over the memory of a contiguous x; numbers may be seen many times. Quicker than `as_strided`."""
+    """Return a view of contiguous x with other axes, which may overlap. Faster than `as_strided`."""
     return np.ndarray(shape, x.dtype, x, 0, strides)
 
 
 def padded_size(size: Pair, pads: Pads) -> Pair:
-    """(H, W) with the padding around it."""
+    """Return (H, W) including the padding."""
     return size[0] + sum(pads[0]), size[1] + sum(pads[1])
 
 
 def padded(name: str, shape: Shape, pads: Pads, dtype: np.dtype) -> tuple[Array, Array]:
-    """Scratch memory for a padded map of (..., H, W, C), zero at the border, and a view of the part inside.
+    """Return scratch memory for a padded map of (..., H, W, C), zero at the border, and a view of its interior.
 
-    A piece of its own for every name and geometry: what is inside is written anew each time, the border stays.
+    Every name and geometry has memory of its own: the interior is overwritten each time, the border stays zero.
     """
     (top, _), (left, _) = pads
     *lead, height, width, channels = shape
@@ -316,7 +316,7 @@ def padded(name: str, shape: Shape, pads: Pads, dtype: np.dtype) -> tuple[Array,
 
 
 def strip(x: Array, rows: slice, kernel: int, stride: int, pads: Pads, name: str = "strip") -> Array:
-    """The part of a padded map that some rows of a result see: x (H, W, C) -> (h, left + W + right, C)."""
+    """Return the rows of a padded map that some output rows need: x (H, W, C) -> (h, left + W + right, C)."""
     first, last = rows.start * stride - pads[0][0], (rows.stop - 1) * stride - pads[0][0] + kernel
     seen = x[max(first, 0) : last]
     whole, inner = padded(name, seen.shape, ((max(0, -first), max(0, last - len(x))), pads[1]), x.dtype)
@@ -326,9 +326,9 @@ def strip(x: Array, rows: slice, kernel: int, stride: int, pads: Pads, name: str
 
 
 def strip_of_means(x: Array, rows: slice) -> Array:
-    """As `strip` for a 3x3 kernel, padded so that a mean over 9 pixels at the border is that over the real ones.
+    """Return a strip for a 3x3 kernel, padded such that the mean of 9 pixels at the border is that of the real ones.
 
-    Beyond the border stands the mean of the last two pixels: of (a + b) / 2, a, b the mean is that of a, b.
+    A padded pixel is the mean of the last two pixels: the mean of (a + b) / 2, a, b is that of a, b.
     """
     whole = strip(x, rows, 3, 1, ((1, 1), (1, 1)), "strip of means")
     edges = [(whole[:, 0], whole[:, 1], whole[:, 2]), (whole[:, -1], whole[:, -2], whole[:, -3])]
@@ -342,12 +342,12 @@ def strip_of_means(x: Array, rows: slice) -> Array:
 
 
 def reads_planes(channels: int) -> bool:
-    """Whether `conv2d` reads a picture plane by plane: three channels side by side are too short a run."""
+    """Return whether `conv2d` reads a picture plane by plane: three channels side by side are too short a run."""
     return channels < 8
 
 
 def conv2d(x: Array, weight: Array, bias: Array, kernel: Pair, stride: Pair, pads: Pads, act: Activation) -> Array:
-    """act(convolution of x (B, C, H, W) + bias) -> (B, H', W', O), channels last.
+    """Compute act(convolution of x (B, C, H, W) + bias) -> (B, H', W', O), channels last.
 
     Each piece lays out its patches as rows and multiplies. The weight's rows are (kH, kW, C), or (C, kH, kW) where
     `reads_planes(C)`, flattened; its columns the filters.
@@ -377,7 +377,7 @@ def conv2d(x: Array, weight: Array, bias: Array, kernel: Pair, stride: Pair, pad
 
 
 def _patches(x: Array, rows: slice, width: int, kernel: Pair, stride: Pair, pads: Pads, cols: Array) -> Array:
-    """What some rows of the result see of x (H, W, C): (rows*W', kH*kW*C), a row of the kernel being one run."""
+    """Lay out the receptive fields of some output rows: x (H, W, C) -> (rows*W', kH*kW*C), a kernel row in one run."""
     padded = strip(x, rows, kernel[0], stride[0], pads)
     s, channels = padded.strides, x.shape[2]
     shape = rows.stop - rows.start, width, kernel[0], kernel[1] * channels
@@ -390,7 +390,7 @@ def _patches(x: Array, rows: slice, width: int, kernel: Pair, stride: Pair, pads
 def _patches_of_planes(
     x: Array, rows: slice, width: int, kernel: Pair, stride: Pair, pads: Pads, cols: Array
 ) -> Array:
-    """The same of x (C, H, W): (rows*W', C*kH*kW), laid out a column at a time."""
+    """Lay out the receptive fields of some output rows: x (C, H, W) -> (rows*W', C*kH*kW), a column at a time."""
     tall = cols.reshape(len(x), *kernel, rows.stop - rows.start, width)  # the same memory, columns one after the other
     for plane, into in zip(x, tall, strict=True):
         seen = strip(plane[..., None], rows, kernel[0], stride[0], pads)[..., 0]
@@ -401,10 +401,10 @@ def _patches_of_planes(
 
 
 def column_planes(shape: Shape, pads: Pads, stride: int, dtype: np.dtype) -> tuple[Array, list[tuple[slice, Array]]]:
-    """A padded map (B, H, W, C) with every `stride`-th column in a plane of its own: (stride, B, H, W / stride, C).
+    """Return a padded map (B, H, W, C), every `stride`-th column in a plane of its own: (stride, B, H, W / stride, C).
 
-    A convolution of that stride finds the pixels it steps over side by side. Returned with the planes: for each, the
-    columns of the unpadded map that belong there, and the view to write them to.
+    A convolution of that stride then reads adjacent pixels. With the planes are returned, for each, the columns of the
+    unpadded map that belong there, and the view to write them to.
     """
     batch, height, width, channels = shape
     (top, bottom), (left, right) = pads
@@ -420,7 +420,7 @@ def column_planes(shape: Shape, pads: Pads, stride: int, dtype: np.dtype) -> tup
 
 
 def depthwise(planes: Array, weight: Array, stride: int, out: Array, kind: str = "depthwise") -> None:
-    """One filter per channel: `column_planes` of a padded map, weight (kH, kW, C) -> out (B, H', W', C), contiguous.
+    """Apply one filter per channel: `column_planes` of a map, weight (kH, kW, C) -> out (B, H', W', C), contiguous.
 
     A view shows, for every output pixel, its window; one einsum multiplies and adds. Several pixels of a row make one
     long run, with the weights repeated as often.

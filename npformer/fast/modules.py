@@ -1,8 +1,8 @@
-"""The blocks of a fused model: what `npformer.fuse` puts in the place of the readable ones.
+"""The blocks of a fused model, which `npformer.fuse` puts in the place of the readable ones.
 
-Each takes and returns what the block it replaces does, maps as (B, C, H, W); in memory their channels lie last, so
-that the next block copies nothing. Weights are folded: no batch norm and no layer scale is left to apply. Observers
-see what a block returns and nothing of its inside, for the values there are not those of the readable layers.
+Each has the inputs and outputs of the block it replaces, maps as (B, C, H, W); in memory their channels are last, so
+that the next block copies nothing. Weights are folded: no batch norm and no layer scale remains. Observers see the
+output of a block but not its inner values, which would differ from those of the readable layers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ PadsFor = Callable[[int, int], Pads]  # the padding for a picture of height and 
 
 
 class Folded(Module):
-    """Stands where a layer went into the one beside it: passes on what it gets, and nobody gets to see that."""
+    """Placeholder for a layer folded into its neighbour: it returns its input, and is invisible to observers."""
 
     def __call__(self, x: Array) -> Array:
-        """Return x, past all observers."""
+        """Return x, bypassing all observers."""
         return x
 
 
@@ -38,7 +38,7 @@ class FusedLinear(Module):
         self.weight, self.bias = weight, bias
 
     def forward(self, x: Array) -> Array:
-        """One matrix product."""
+        """Compute one matrix product."""
         rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
         return kernels.linear(rows, self.weight, self.bias, kernels.IDENTITY).reshape(*x.shape[:-1], -1)
 
@@ -51,7 +51,7 @@ class FusedConv2d(Module):
         self.kernel, self.stride, self.pads, self.act = kernel, stride, pads, act
 
     def forward(self, x: Array) -> Array:
-        """Lay out patches, multiply, bend; of a 1x1 kernel the pixels are the patches."""
+        """Lay out patches, multiply, apply the activation; with a 1x1 kernel the pixels are the patches."""
         pads = self.pads(*x.shape[2:])
         if self.kernel == self.stride == (1, 1) and not any(map(any, pads)):
             pixels = channels_last(x)
@@ -61,35 +61,35 @@ class FusedConv2d(Module):
 
 
 class FusedStem(Module):
-    """Convolutions in a row: the stem, or one downsampling. (B, C, H, W) -> (B, C', H', W')."""
+    """Consecutive convolutions: the stem, or one downsampling. (B, C, H, W) -> (B, C', H', W')."""
 
     def __init__(self, convolutions: Sequence[FusedConv2d]) -> None:
         for index, convolution in enumerate(convolutions, 1):
             setattr(self, f"fused{index}", convolution)
 
     def forward(self, x: Array) -> Array:
-        """One after the other."""
+        """Apply the convolutions in order."""
         for _, convolution in self.named_children():
             x = convolution.forward(x)
         return x
 
 
 class FusedMlp(Module, Mlp):
-    """An MLP's folded weights as a module, so that copying, casting and listing find them."""
+    """The folded weights of an MLP as a module, so that copying, casting and listing find them."""
 
 
 class FusedMeta4D(Module):
     """A pooling block: x + scale * (mean - x), then x + mlp(x). (B, C, H, W), same shape out.
 
-    Pooling is a depthwise convolution whose weights happen not to be learned: scale / 9 for every pixel of the
-    neighbourhood, and 1 - scale more for the pixel itself. Only the border needs care.
+    Pooling is a depthwise convolution with fixed weights: scale / 9 for every pixel of the neighbourhood, and a
+    further 1 - scale for the pixel itself. Only the border needs special treatment.
     """
 
     def __init__(self, pool_size: int, scale: Array, weight: Array, mlp: FusedMlp) -> None:
         self.pool_size, self.scale, self.weight, self.fused_mlp = pool_size, scale, weight, mlp
 
     def forward(self, x: Array) -> Array:
-        """Both steps on some rows of the picture at a time."""
+        """Apply both steps to some rows of the picture at a time."""
         x = channels_last(x)
         plain = self.pool_size != 3 or min(x.shape[1:3]) < 3  # windows that `strip_of_means` has no border for
 
@@ -106,8 +106,8 @@ class FusedMeta4D(Module):
 class FusedMeta3D(Module):
     """An attention block on tokens: x + attention(norm(x)), then x + mlp(norm(x)). (B, N, D), same shape out.
 
-    Layer norms stay, since their statistics depend on x; of each only weight and bias went into the layer after it.
-    Queries carry attention's 1/sqrt(d); the bias is gathered once, (h, N, N).
+    Layer norms stay, since their statistics depend on x; only the weight and bias of each are folded, into the layer
+    after it. Queries include attention's 1/sqrt(d); the bias is gathered once, (h, N, N).
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class FusedMeta3D(Module):
         self.qkv, self.bias, self.projection, self.fused_mlp = qkv, bias, projection, mlp
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        """Returns the tokens and the attention's probabilities (B, h, N, N)."""
+        """Return the tokens and the attention probabilities (B, h, N, N)."""
         x = np.ascontiguousarray(x)
         batch, tokens, width = x.shape
         heads = len(self.bias)
@@ -148,13 +148,13 @@ class FusedMeta3D(Module):
 
 
 class FusedConvBlock(Module):
-    """Depthwise convolution, MLP, both folded, added to the input: (B, C, H, W), same shape out."""
+    """A depthwise convolution and an MLP, both folded, added to the input: (B, C, H, W), same shape out."""
 
     def __init__(self, weight: Array, bias: Array, mlp: FusedMlp) -> None:
         self.weight, self.bias, self.fused_mlp = weight, bias, mlp
 
     def forward(self, x: Array) -> Array:
-        """Both steps on some rows of the picture at a time."""
+        """Apply both steps to some rows of the picture at a time."""
         x = channels_last(x)
         half = self.weight.shape[0] // 2
         pads = (half, half), (half, half)
@@ -169,7 +169,7 @@ class FusedConvBlock(Module):
 
 
 class FusedSwiftFormerEncoderBlock(Module):
-    """Local representation, additive attention, MLP: (B, C, H, W), same shape out."""
+    """An encoder block: local representation, additive attention, MLP: (B, C, H, W), same shape out."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class FusedSwiftFormerEncoderBlock(Module):
         self.query_key, self.proj, self.final, self.fused_mlp = query_key, proj, final, mlp
 
     def forward(self, x: Array) -> Array:
-        """Sum up the queries in a first round; the rest of the attention, and the MLP, in a second."""
+        """Sum the queries in a first pass; compute the rest of the attention, and the MLP, in a second."""
         x = channels_last(self.local_representation(x))
         channels = x.shape[3]
         queries, keys, global_query = self._queries_and_keys(x)
@@ -206,7 +206,7 @@ class FusedSwiftFormerEncoderBlock(Module):
         return channels_first(kernels.mlp_block(attended, self.fused_mlp, None, x.shape))
 
     def _queries_and_keys(self, x: Array) -> tuple[Array, Array, Array]:
-        """Both for every pixel, each of length one, (B, H, W, C), and the global query (B, C)."""
+        """Return queries and keys of every pixel, each of length one, (B, H, W, C), and the global query (B, C)."""
         batch, height, width, channels = x.shape
         both = scratch("queries and keys", (2, *x.shape), x.dtype)
         cuts = kernels.shares(height, parts() if x[0].size > kernels.SMALL else 1)
@@ -237,11 +237,11 @@ class FusedSwiftFormerEncoderBlock(Module):
 
 
 class FusedEfficientNetBlock(Module):
-    """An inverted bottleneck: widen, filter each channel, gate, narrow. (B, C, H, W) -> (B, C', H', W').
+    """An inverted bottleneck: expand, filter each channel, gate, project. (B, C, H, W) -> (B, C', H', W').
 
-    A piece is some of the wide channels: widening, both activations, the depthwise convolution and the mean that the
-    gate wants all happen while they are in the cache. Of a single picture the gate multiplies the weights of the
-    narrowing product rather than the map, wherever weights are fewer.
+    A piece is some of the expanded channels: the expansion, both activations, the depthwise convolution and the mean
+    for the gate are all computed while they are in the cache. For a single picture the gate multiplies the weights of
+    the projection rather than the map, if there are fewer weights.
     """
 
     def __init__(
@@ -267,7 +267,7 @@ class FusedEfficientNetBlock(Module):
         self.adds_input = adds_input
 
     def forward(self, x: Array) -> Array:
-        """All pictures of a small map together, those of a large one after the other."""
+        """Process all pictures together if the map is small, one by one if it is large."""
         x = channels_last(x)
         batch, height, width, _ = x.shape
         size = output_sizes(
@@ -280,7 +280,7 @@ class FusedEfficientNetBlock(Module):
         return channels_first(out)
 
     def _some_pictures(self, x: Array, out: Array) -> None:
-        """One picture, or a few small ones: (B, H, W, C) -> out (B, H', W', C')."""
+        """Process one picture, or a few small ones: (B, H, W, C) -> out (B, H', W', C')."""
         batch, pixels = len(x), out.shape[1] * out.shape[2]
         filtered, sums = self._filter(x, out.shape[1:3])
         squeezed = (sums / pixels).astype(x.dtype)  # (B, E)
@@ -297,7 +297,7 @@ class FusedEfficientNetBlock(Module):
         self._project(filtered, weight, x, out)
 
     def _project(self, filtered: list[tuple[slice, Array]], weight: Array, x: Array, out: Array) -> None:
-        """The narrowing product, piece by piece of the wide channels, and the block's input added."""
+        """Apply the projection, piece by piece of the expanded channels, and add the block's input."""
         flat, added = out.reshape(-1, out.shape[3]), x.reshape(-1, x.shape[3])
 
         def piece(rows: slice) -> None:
@@ -315,7 +315,7 @@ class FusedEfficientNetBlock(Module):
         run([partial(piece, rows) for rows in kernels.shares(len(flat), parts())])
 
     def _filter(self, x: Array, size: Pair) -> tuple[list[tuple[slice, Array]], Array]:
-        """Widen and filter: for each piece of channels its map (B, H'*W', c), and all channels' sums (B, E)."""
+        """Expand and filter: return the map (B, H'*W', c) of each piece of channels, and all channels' sums (B, E)."""
         batch, height, width, narrow = x.shape
         pads = self.pads(height, width)
         channels = self.weight.shape[2]

@@ -1,9 +1,9 @@
-"""Threads, scratch memory and the stopwatch: what the fast kernels share.
+"""Threads, scratch memory and profiling for the fast kernels.
 
-NumPy lets go of Python's lock inside every large operation, so plain threads run on several cores. Each kernel cuts
-its work into independent pieces, `run` hands them out, and meanwhile the BLAS behind `np.matmul` is held to one thread
-of its own: two layers of threads would fight for the same cores. How the work is cut never depends on who does it, so
-results are the same from run to run, and from however many threads of the caller's.
+NumPy releases Python's lock inside every large operation, so plain threads run on several cores. Each kernel splits
+its work into independent pieces, `run` distributes them, and meanwhile the BLAS behind `np.matmul` is limited to one
+thread: two layers of threads would compete for the same cores. The split never depends on which thread does what, so
+results are the same from run to run, and with any number of calling threads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_PIECES = 16  # kept per thread for results
 
 
 class _BlasThreads:
-    """The OpenBLAS that NumPy brings: how many threads it may use, and holding it to one for a while.
+    """The number of threads of NumPy's bundled OpenBLAS, and a temporary limit of one.
 
     Under another BLAS (Accelerate, MKL) nothing is known and nothing is changed.
     """
@@ -44,13 +44,13 @@ class _BlasThreads:
         return self._get is not None
 
     def limit(self) -> int:
-        """How many threads the environment, or whoever set it since, allows; 1 where that is unknown."""
+        """Return the number of threads that the environment, or a later setting, allows; 1 where that is unknown."""
         with self._lock:
             return self._limit if self._holders else self._get() if self._get else 1
 
     @contextmanager
     def held_to_one(self) -> Iterator[None]:
-        """While anyone is inside, matrix products run on the thread that calls them."""
+        """Run matrix products on the calling thread alone within the block."""
         with self._lock:
             if self._holders == 0 and self._get and self._set:
                 self._limit = self._get()
@@ -66,7 +66,7 @@ class _BlasThreads:
 
 
 def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """The two functions of NumPy's own OpenBLAS, found in the folder that a wheel keeps its libraries in."""
+    """Return the thread-count getter and setter of NumPy's own OpenBLAS, from the library folder of its wheel."""
     package = Path(np.__file__).parent
     for path in [*package.parent.glob("numpy.libs/*openblas*"), *package.glob(".dylibs/*openblas*")]:
         try:
@@ -83,7 +83,7 @@ def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
 
 
 class _Gate:
-    """Lets one thread through for every time that another opens it."""
+    """A gate that lets one thread through for every time that another opens it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -99,9 +99,9 @@ class _Gate:
 
 
 class _BusyGate(_Gate):
-    """A gate whose thread waits awake, without Python's lock: waking one that sleeps takes 50 to 100 us.
+    """A gate with a spinning wait, without Python's lock: waking a sleeping thread takes 50 to 100 us.
 
-    That is as long as many a piece of work. It is the C library's spin lock, which Windows and macOS do not have.
+    That is as long as many pieces of work. It is the C library's spin lock, which Windows and macOS do not have.
     """
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ _SHORT: Any = ctypes.PyDLL(None) if sys.platform == "linux" else None
 
 
 class _Helper:
-    """A thread that works while someone is `sharing`, and sleeps in between."""
+    """A thread that works within `sharing`, and sleeps in between."""
 
     def __init__(self) -> None:
         busy = hasattr(_SPIN, "pthread_spin_lock")
@@ -133,16 +133,16 @@ class _Helper:
         threading.Thread(target=self._serve, name="npformer helper", daemon=True).start()
 
     def wake(self) -> None:
-        """From now on wait awake for `begin`, until `begin(None)`."""
+        """Start spinning for `begin`, until `begin(None)`."""
         self._wake.open()
 
     def begin(self, tasks: deque[Task] | None) -> None:
-        """Take tasks until none is left; None means go to sleep."""
+        """Run tasks until none is left; None means go to sleep."""
         self._tasks = tasks
         self._go.open()
 
     def end(self) -> BaseException | None:
-        """Wait until what was begun is done; returns its error, if any."""
+        """Wait until the current tasks are done; return their error, if any."""
         self._done.wait()
         error, self._error = self._error, None
         return error
@@ -169,10 +169,10 @@ _local = threading.local()
 
 
 def set_num_threads(n: int | None) -> None:
-    """Let fused models work on `n` threads; None goes back to what the environment allows its BLAS.
+    """Set the number of threads of fused models to `n`; None restores what the environment allows BLAS.
 
     That is OPENBLAS_NUM_THREADS or OMP_NUM_THREADS where set, else one per core. Small networks, and pictures, then
-    take one thread, since several would be slower.
+    use one thread, since several would be slower.
 
     Raises TypeError or ValueError.
     """
@@ -185,20 +185,20 @@ def set_num_threads(n: int | None) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads a fused model works on, unless it is a small one."""
+    """Return the number of threads of a fused model, unless it is a small one."""
     return _blas.limit() if _chosen is None else _chosen
 
 
 def num_threads_for(much: bool) -> int:
-    """How many threads to take for much or little work: one for little, unless `set_num_threads` chose otherwise."""
+    """Return the number of threads for much or little work: one for little, unless `set_num_threads` was called."""
     return get_num_threads() if much or _chosen is not None else 1
 
 
 @contextmanager
 def sharing(threads: int | None = None) -> Iterator[None]:
-    """Inside, `run` shares its tasks out to threads, and matrix products start none of their own.
+    """Let `run` distribute its tasks over threads within the block, where matrix products start none of their own.
 
-    OpenBLAS's threads stay awake for a while after each product and would compete for the cores.
+    OpenBLAS's threads spin for a while after each product and would compete for the cores.
     """
     if parts() > 1:  # already inside
         yield
@@ -226,12 +226,12 @@ def sharing(threads: int | None = None) -> Iterator[None]:
 
 
 def parts() -> int:
-    """Into how many parts to cut work for `run`: 1 outside of `sharing`, and inside a task, when all are busy."""
+    """Return the number of parts to split work for `run` into: 1 outside `sharing`, and inside a task."""
     return getattr(_local, "parts", 1)
 
 
 def run(tasks: list[Task]) -> None:
-    """Do all tasks, one after the other; inside `sharing` on several threads, whoever is free next.
+    """Run all tasks, one after the other; inside `sharing` on several threads, each task on the first free one.
 
     Returns when all are done. Tasks must not depend on one another. The first error of one is raised, after all have
     stopped.
@@ -250,7 +250,7 @@ def run(tasks: list[Task]) -> None:
 
 
 def _work(waiting: deque[Task]) -> None:
-    """Take tasks until none is left. Taking one from a deque is safe from several threads."""
+    """Run tasks until none is left. Taking one from a deque is thread-safe."""
     outer, _local.parts = parts(), 1
     try:
         while waiting:
@@ -266,7 +266,7 @@ def _work(waiting: deque[Task]) -> None:
 
 
 def _forget_helpers() -> None:
-    """A forked child has none of its parent's threads, and must not wait for them or their locks."""
+    """Reset the state of a forked child, which has none of the threads and must not wait for them or their locks."""
     global _helpers, _helpers_taken, _blas, _local
     _helpers, _helpers_taken, _blas, _local = [], threading.Lock(), _BlasThreads(), threading.local()
 
@@ -276,10 +276,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Memory for passing values, of this thread alone and kept between calls; holds what it held before, at first 0.
+    """Return memory for temporary values, of this thread alone and kept between calls with its content, initially 0.
 
-    One piece per name and dtype, which grows to the largest shape asked for. What is written there lasts until the
-    same name is asked for again on the same thread, so a kernel never returns it.
+    There is one buffer per name and dtype, which grows to the largest shape requested. Its content lasts until the
+    same name is requested again on the same thread, so a kernel never returns it.
     """
     buffers: dict[tuple[str, Any], np.ndarray] = _local.__dict__.setdefault("buffers", {})
     size, key = math.prod(shape) * np.dtype(dtype).itemsize, (name, dtype)
@@ -291,9 +291,9 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def fresh(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Memory for a result, like `np.empty`, but memory that nobody refers to any more is taken again.
+    """Return memory for a result, like `np.empty`, but reuse memory without other references.
 
-    The system would fetch and clear new pages for every map. Reference counts tell which pieces are free.
+    The system would allocate and clear new pages for every map. Reference counts tell which buffers are free.
     """
     pieces: list[np.ndarray] = _local.__dict__.setdefault("pieces", [])
     size = math.prod(shape) * np.dtype(dtype).itemsize
@@ -316,7 +316,7 @@ _UNSHARED = _reference_counts([np.empty(0)])[0]  # that of a piece which only it
 
 
 def _aligned(size: int) -> np.ndarray:
-    """Bytes that begin on a cache line, so that no vector of eight or sixteen floats straddles two."""
+    """Return bytes that begin on a cache line, so that no vector of eight or sixteen floats straddles two."""
     return _from_cache_line(np.zeros(size + 64, np.uint8), size)
 
 
@@ -326,7 +326,7 @@ def _from_cache_line(raw: np.ndarray, size: int) -> np.ndarray:
 
 
 class Profile:
-    """Where the time went: seconds on any thread, floating-point operations and bytes moved, by kind of operation."""
+    """The seconds spent on any thread, the floating-point operations and the bytes moved, by kind of operation."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)

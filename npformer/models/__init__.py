@@ -1,1 +1,1 @@
-"""The architectures, one file each, and what they share."""
+"""The architectures, one file each, and their common parts."""

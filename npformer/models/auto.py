@@ -1,4 +1,4 @@
-"""From names to classes: what a model directory's JSON says it is."""
+"""Auto classes: from the names in a model directory's JSON files to classes here."""
 
 from __future__ import annotations
 
@@ -57,13 +57,16 @@ DEFAULT_PROCESSORS: dict[str, str] = {
 
 
 class AutoConfig:
-    """Reads any supported model's config: `AutoConfig.from_pretrained(directory)`."""
+    """Loader of any supported model's config: `AutoConfig.from_pretrained(directory)`."""
 
     @staticmethod
     def from_pretrained(
         name_or_path: str | Path, *, revision: str | None = None, **overrides: Any
     ) -> PretrainedConfig:
-        """The config in `config.json`, of the class its `model_type` names. Raises ValueError for an unknown one."""
+        """Return the config in `config.json`, of the class its `model_type` names.
+
+        Raises ValueError for an unknown one.
+        """
         settings = read_config(name_or_path, revision)
         if is_timm_config(settings):
             return _timm_config(settings, overrides)
@@ -71,22 +74,22 @@ class AutoConfig:
 
 
 class AutoModel:
-    """Loads any supported model without its head: `AutoModel.from_pretrained(directory)`."""
+    """Loader of any supported model without its head: `AutoModel.from_pretrained(directory)`."""
 
     @staticmethod
     def from_pretrained(name_or_path: str | Path, *, revision: str | None = None, **options: Any) -> PreTrainedModel:
-        """The bare model that `config.json` names by its `model_type`; options as the class's own from_pretrained."""
+        """Return the base model for the `model_type` in `config.json`; options as in its own from_pretrained."""
         directory = model_directory(name_or_path, revision)
         model_type = _model_type(read_config(directory), name_or_path)
         return BARE_MODELS[model_type].from_pretrained(directory, **options)
 
 
 class AutoModelForImageClassification:
-    """Loads any supported classifier: `AutoModelForImageClassification.from_pretrained(directory)`."""
+    """Loader of any supported classifier: `AutoModelForImageClassification.from_pretrained(directory)`."""
 
     @staticmethod
     def from_pretrained(name_or_path: str | Path, *, revision: str | None = None, **options: Any) -> PreTrainedModel:
-        """The classifier that `config.json` names under `architectures`, or else its family's plain one.
+        """Return the classifier that `config.json` names under `architectures`, or else its family's first one.
 
         timm's directories name no class: for EfficientFormer it is the one that averages two heads, as timm does.
         """
@@ -98,16 +101,16 @@ class AutoModelForImageClassification:
 
 
 class AutoImageProcessor:
-    """Loads a model directory's image processor: `AutoImageProcessor.from_pretrained(directory)`."""
+    """Loader of a model directory's image processor: `AutoImageProcessor.from_pretrained(directory)`."""
 
     @staticmethod
     def from_pretrained(
         name_or_path: str | Path, *, revision: str | None = None, **overrides: Any
     ) -> BaseImageProcessor:
-        """The processor in `preprocessor_config.json`, of the class its `image_processor_type` names.
+        """Return the processor in `preprocessor_config.json`, of the class its `image_processor_type` names.
 
-        Files from before that key existed name a `feature_extractor_type`, or nothing; then `config.json`'s model type
-        decides. timm's settings are in its config.json. Raises FileNotFoundError or ValueError.
+        Files older than that key name a `feature_extractor_type`, or nothing; then `config.json`'s model type decides.
+        timm's settings are in its config.json. Raises FileNotFoundError or ValueError.
         """
         directory = model_directory(name_or_path, revision, weights=False)
         path = directory / PROCESSOR_NAME
@@ -129,7 +132,7 @@ class AutoImageProcessor:
 
 
 def classifier_named(model_type: str, architectures: Any) -> type[PreTrainedModel]:
-    """The classifier of a family that `architectures`, a config's list of class names, asks for, or else its first."""
+    """Return a family's classifier in `architectures`, a config's list of class names, or else the family's first."""
     classes = CLASSIFIERS[model_type]
     named = {cls.__name__: cls for cls in classes}
     wanted = [named[str(name)] for name in architectures or () if str(name) in named]
@@ -137,7 +140,7 @@ def classifier_named(model_type: str, architectures: Any) -> type[PreTrainedMode
 
 
 def _timm_config(settings: dict[str, Any], overrides: dict[str, Any]) -> PretrainedConfig:
-    """The config of the model that timm's config.json describes."""
+    """Return the config of the model that timm's config.json describes."""
     from .registry import model_config  # which imports this module
 
     found = read_timm_config(settings)

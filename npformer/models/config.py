@@ -1,4 +1,4 @@
-"""What every model's config shares: labels, output switches, JSON in and out."""
+"""The common part of every model's config: labels, output switches, JSON in and out."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class PretrainedConfig:
     """Settings of a model, as attributes.
 
     Common to all: `num_labels` with `id2label` and `label2id` (default: two labels, LABEL_0 and LABEL_1),
-    `problem_type` (which loss, see `PreTrainedModel.loss`; None decides by the labels), `output_hidden_states`,
-    `output_attentions`, `return_dict`, `architectures` (class names). Keys that no class knows are kept as they are,
-    and written back, as transformers does.
+    `problem_type` (the loss, see `PreTrainedModel.loss`; None decides by the labels), `output_hidden_states`,
+    `output_attentions`, `return_dict`, `architectures` (class names). Unknown keys are kept as they are, and
+    written back, as in transformers.
 
-    Raises ValueError or TypeError for a value that no model can have, naming it.
+    Raises ValueError or TypeError for an impossible value, naming it.
     """
 
     model_type = ""
@@ -59,7 +59,7 @@ class PretrainedConfig:
 
     @property
     def num_labels(self) -> int:
-        """How many classes; setting another number renames them LABEL_0, LABEL_1, ..."""
+        """The number of classes; setting another number renames them LABEL_0, LABEL_1, ..."""
         return len(self.id2label)
 
     @num_labels.setter
@@ -91,7 +91,7 @@ class PretrainedConfig:
 
     @classmethod
     def check_overrides(cls, overrides: Iterable[str], known: Iterable[str] = ()) -> None:
-        """Raise TypeError for a name that is no setting, nor `known`: most likely misspelt, and without effect."""
+        """Raise TypeError for a name that is neither a setting nor in `known`, hence most likely misspelt."""
         names = {"num_labels", *vars(cls()), *known}
         for name in overrides:
             if name not in names:
@@ -99,27 +99,30 @@ class PretrainedConfig:
 
     @classmethod
     def for_variant(cls, name: str, **overrides: Any) -> Self:
-        """The config of a published variant, some settings replaced. Raises ValueError for a name the family lacks."""
+        """Return the config of a published variant, some settings replaced. Raises ValueError for an unknown name."""
         raise NotImplementedError(f"{cls.__name__} has no variants")
 
     def validate(self) -> None:
-        """Refuse impossible values. Called when the config and when a model is made."""
+        """Refuse impossible values. Called when a config and when a model is created."""
 
     def to_dict(self) -> dict[str, Any]:
-        """A copy of all settings, `model_type` included."""
+        """Return a copy of all settings, `model_type` included."""
         return {**copy.deepcopy(vars(self)), "model_type": self.model_type}
 
     def to_json_string(self) -> str:
-        """All settings as JSON. Raises TypeError where one cannot be written (a function as `hidden_act`)."""
+        """Return all settings as JSON. Raises TypeError for one that JSON cannot hold (a function as `hidden_act`)."""
         return to_json(self.to_dict())
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write `config.json` into `directory`, which is made if need be."""
+        """Write `config.json` into `directory`, which is created if needed."""
         write_text(Path(directory) / CONFIG_NAME, self.to_json_string())
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any], **overrides: Any) -> Self:
-        """Make a config from a dictionary; `overrides` win over it. Raises ValueError for another model's settings."""
+        """Build a config from a dictionary; `overrides` take precedence.
+
+        Raises ValueError for another model's settings.
+        """
         found = settings.get("model_type", cls.model_type)
         if found != cls.model_type:
             raise ValueError(f"model_type must be {cls.model_type!r} for {cls.__name__}, got {found!r}")
@@ -136,7 +139,7 @@ class PretrainedConfig:
         return cls.from_dict(read_config(name_or_path, revision), **overrides)
 
     def __repr__(self) -> str:
-        """The class and its settings."""
+        """Return the class name and the settings."""
         return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=repr)}"
 
 
@@ -149,7 +152,7 @@ def read_config(name_or_path: str | Path, revision: str | None = None) -> dict[s
 
 
 def to_json(settings: Mapping[str, Any]) -> str:
-    """Write settings as JSON. Raises TypeError naming the setting that JSON cannot hold."""
+    """Return settings as JSON. Raises TypeError naming the setting that JSON cannot hold."""
     for name, value in settings.items():
         if callable(value):
             raise TypeError(f"{name} must be a name to be saved, got the function {value!r}")
@@ -163,12 +166,12 @@ def require(condition: bool, name: str, value: Any, expected: str) -> None:
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether `value` is an integer, Python's or NumPy's but no bool, of at least `least`."""
+    """Return whether `value` is an integer, Python's or NumPy's but no bool, of at least `least`."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def is_number(value: Any, least: float) -> bool:
-    """Whether `value` is a finite number, Python's or NumPy's but no bool, of at least `least`."""
+    """Return whether `value` is a finite number, Python's or NumPy's but no bool, of at least `least`."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     return bool(real and least <= value < math.inf)
 
@@ -180,7 +183,7 @@ def require_activation(name: str, value: Any) -> None:
 
 
 def _class_number(key: Any) -> int:
-    """The class that 3, or JSON's "3", stands for; -1 where it is no number."""
+    """Return the class index that 3, or JSON's "3", means; -1 for anything else."""
     try:
         return int(key)
     except (TypeError, ValueError):
@@ -188,7 +191,7 @@ def _class_number(key: Any) -> int:
 
 
 def _plain_number(value: Any) -> int | float:
-    """A NumPy number as the Python one that JSON can hold. Raises TypeError for anything else."""
+    """Convert a NumPy number to the Python one that JSON can hold. Raises TypeError for anything else."""
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):

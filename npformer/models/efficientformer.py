@@ -1,7 +1,7 @@
-"""EfficientFormer: a vision transformer as fast as MobileNet, because most of it is no transformer.
+"""EfficientFormer: a vision transformer as fast as MobileNet, because most of its blocks use no attention.
 
-Four stages halve the picture's side each; their blocks ("Meta4D") mix neighbours by average pooling and channels by
-1x1 convolutions. Only the last stage ends in a few attention blocks ("Meta3D"), on 7 x 7 = 49 tokens.
+Each of four stages halves the picture's side; their blocks ("Meta4D") mix neighbours by average pooling and channels
+by 1x1 convolutions. Only the last stage ends in a few attention blocks ("Meta3D"), on 7 x 7 = 49 tokens.
 
     picture (B, 3, 224, 224)
       -> stem, two 3x3 convolutions of stride 2      (B,  48, 56, 56)
@@ -44,15 +44,15 @@ class EfficientFormerConfig(PretrainedConfig):
 
     depths, hidden_sizes: blocks and channels of each stage. downsamples: whether a stage is followed by a downsampling
     convolution (always so where channels change). dim: channels of the attention blocks, which must be
-    hidden_sizes[-1]. key_dim, attention_ratio, num_attention_heads: width of a head's queries and keys, its values'
-    width over that, and how many heads. resolution: the side of the token grid that the attention's bias table is for.
-    mlp_expansion_ratio: hidden channels of an MLP over its own. pool_size: window of the pooling mixer, odd.
-    downsample_patch_size, downsample_stride, downsample_pad: kernel, stride, padding between stages.
+    hidden_sizes[-1]. key_dim, attention_ratio, num_attention_heads: width of a head's queries and keys, the ratio of
+    its values' width to that, and the number of heads. resolution: the side of the token grid of the attention's bias
+    table. mlp_expansion_ratio: ratio of an MLP's hidden channels to its input's. pool_size: window of the pooling
+    mixer, odd. downsample_patch_size, downsample_stride, downsample_pad: kernel, stride, padding between stages.
     num_meta3d_blocks: attention blocks at the end of the last stage. hidden_act: "gelu", "relu", "selu", "gelu_new",
     any other name in `ops.ACT2FN`, or a function. batch_norm_eps, layer_norm_eps (1e-12 here as in transformers; every
     other source trained with 1e-5). use_layer_scale, layer_scale_init_value: per-channel factors on each branch.
-    initializer_range: deviation of fresh random weights. Kept but without effect at inference: num_hidden_layers,
-    patch_size, image_size, distillation, hidden_dropout_prob, drop_path_rate.
+    initializer_range: standard deviation of random initial weights. Kept but without effect at inference:
+    num_hidden_layers, patch_size, image_size, distillation, hidden_dropout_prob, drop_path_rate.
 
     Raises ValueError or TypeError for impossible values. Source: transformers 4.34, EfficientFormerConfig.
     """
@@ -124,13 +124,13 @@ class EfficientFormerConfig(PretrainedConfig):
 
     @classmethod
     def for_variant(cls, name: str, **overrides: Any) -> Self:
-        """The config of L1, L3 or L7, by its name in `VARIANTS`. Raises ValueError for another name."""
+        """Return the config of L1, L3 or L7, by its name in `VARIANTS`. Raises ValueError for another name."""
         require(name in VARIANTS, "name", name, f"one of {', '.join(VARIANTS)}")
         variant = VARIANTS[name]
         return cls(**{**variant, "dim": variant["hidden_sizes"][-1], **overrides})
 
     def validate(self) -> None:
-        """Refuse what no EfficientFormer can have. Raises ValueError."""
+        """Refuse settings that no EfficientFormer can have. Raises ValueError."""
         stages = len(self.depths)
         require(stages >= 1 and all(is_whole(d, 0) for d in self.depths), "depths", self.depths, "whole numbers >= 0")
         sizes_fit = len(self.hidden_sizes) == stages and all(is_whole(c, 2) for c in self.hidden_sizes)
@@ -169,7 +169,7 @@ class EfficientFormerConfig(PretrainedConfig):
 
 
 class EfficientFormerConvStem(Module):
-    """Two strided 3x3 convolutions instead of one large patch: (B, 3, H, W) -> (B, C, H/4, W/4)."""
+    """The stem, two strided 3x3 convolutions instead of one large patch: (B, 3, H, W) -> (B, C, H/4, W/4)."""
 
     def __init__(self, config: EfficientFormerConfig, out_channels: int) -> None:
         self.convolution1 = Conv2d(config.num_channels, out_channels // 2, kernel_size=3, stride=2, padding=1)
@@ -179,7 +179,7 @@ class EfficientFormerConvStem(Module):
         self.activation = Activation("relu")  # ReLU here, whatever config.hidden_act says
 
     def forward(self, pixel_values: Array) -> Array:
-        """Convolve, normalise, rectify, twice."""
+        """Convolve, normalise, apply ReLU, twice."""
         x = self.activation(self.batchnorm_before(self.convolution1(pixel_values)))  # (B, C/2, H/2, W/2)
         return self.activation(self.batchnorm_after(self.convolution2(x)))  # (B, C, H/4, W/4)
 
@@ -210,12 +210,12 @@ class EfficientFormerPooling(Module):
         self.pool = AvgPool2d(pool_size, stride=1, padding=pool_size // 2, count_include_pad=False)
 
     def forward(self, x: Array) -> Array:
-        """How far each pixel is from its neighbourhood's mean."""
+        """Subtract each pixel from the mean of its neighbourhood."""
         return self.tap("pooled", self.pool(x), "BCHW") - x
 
 
 class EfficientFormerConvMlp(Module):
-    """The channel mixer of Meta4D: 1x1 convolutions, wide in between. (B, C, H, W), same shape out."""
+    """The channel mixer of Meta4D: 1x1 convolutions with an expansion between. (B, C, H, W), same shape out."""
 
     def __init__(self, config: EfficientFormerConfig, channels: int) -> None:
         hidden = int(channels * config.mlp_expansion_ratio)
@@ -227,7 +227,7 @@ class EfficientFormerConvMlp(Module):
         self.batchnorm_after = BatchNorm2d(channels, config.batch_norm_eps)
 
     def forward(self, x: Array) -> Array:
-        """Widen, bend, narrow; a batch norm after each convolution."""
+        """Expand, activate, project; a batch norm after each convolution."""
         x = self.batchnorm_before(self.convolution1(x))  # (B, 4C, H, W)
         x = self.dropout(self.activation(x))
         x = self.batchnorm_after(self.convolution2(x))  # (B, C, H, W)
@@ -235,7 +235,7 @@ class EfficientFormerConvMlp(Module):
 
 
 class EfficientFormerDenseMlp(Module):
-    """The channel mixer of Meta3D: linear layers, wide in between. (B, N, D), same shape out."""
+    """The channel mixer of Meta3D: linear layers with an expansion between. (B, N, D), same shape out."""
 
     def __init__(self, config: EfficientFormerConfig, width: int) -> None:
         hidden = int(width * config.mlp_expansion_ratio)
@@ -245,7 +245,7 @@ class EfficientFormerDenseMlp(Module):
         self.linear_out = Linear(hidden, width)
 
     def forward(self, x: Array) -> Array:
-        """Widen, bend, narrow."""
+        """Expand, activate, project."""
         x = self.dropout(self.activation(self.linear_in(x)))  # (B, N, 4D)
         return self.dropout(self.linear_out(x))
 
@@ -266,7 +266,7 @@ class EfficientFormerSelfAttention(Module):
         self.attention_bias_idxs = ops.attention_bias_index(config.resolution)  # (N, N)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        """Let every token look at every other. Returns the result (B, N, D) and the probabilities (B, h, N, N)."""
+        """Attend from every token to every other. Returns the result (B, N, D) and the probabilities (B, h, N, N)."""
         batch, tokens, _ = x.shape
         # Each head's query, key and value lie side by side, head after head; values are four times as wide.
         qkv = self.qkv(x).reshape(batch, tokens, self.num_heads, 2 * self.key_dim + self.value_dim)
@@ -284,13 +284,13 @@ class EfficientFormerSelfAttention(Module):
         return self.projection(self.tap("context", context, "BND")), probs
 
     def multiply_adds(self, inputs: tuple[Any, ...], output: Any) -> int:
-        """Queries times keys and probabilities times values, for every head and pair of tokens."""
+        """Count queries times keys and probabilities times values, for every head and pair of tokens."""
         batch, tokens, _ = output.shape
         return batch * self.num_heads * tokens**2 * (self.key_dim + self.value_dim)
 
 
 class EfficientFormerMeta4D(Module):
-    """A block on maps: pooling mixes pixels, an MLP channels, each added to its input. (B, C, H, W), same out."""
+    """A block on maps: pooling mixes pixels, an MLP channels, each with a skip connection. (B, C, H, W), same out."""
 
     def __init__(self, config: EfficientFormerConfig, channels: int) -> None:
         self.token_mixer = EfficientFormerPooling(3 if config.pool_size is None else config.pool_size)
@@ -299,7 +299,7 @@ class EfficientFormerMeta4D(Module):
         self.layer_scale_1, self.layer_scale_2 = _layer_scales(config, channels)
 
     def forward(self, x: Array) -> Array:
-        """Add scale_1 * mixer(x), then scale_2 * mlp(x). No norm before the mixer: the batch norms sit in the MLP."""
+        """Add scale_1 * mixer(x), then scale_2 * mlp(x). No norm before the mixer: the batch norms are in the MLP."""
         x = self.tap("mixed", x + self.drop_path(_scaled(self.layer_scale_1, self.token_mixer(x))), "BCHW")
         return x + self.drop_path(_scaled(self.layer_scale_2, self.mlp(x)))
 
@@ -316,7 +316,7 @@ class EfficientFormerMeta3D(Module):
         self.layer_scale_1, self.layer_scale_2 = _layer_scales(config, width)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        """Add scale_1 * attention(norm(x)), then scale_2 * mlp(norm(x)). Returns also attention's probabilities."""
+        """Add scale_1 * attention(norm(x)), then scale_2 * mlp(norm(x)). Also returns the attention probabilities."""
         mixed, probs = self.token_mixer(self.layernorm1(x))
         x = self.tap("mixed", x + self.drop_path(_scaled(self.layer_scale_1, mixed)), "BND")
         return x + self.drop_path(_scaled(self.layer_scale_2, self.mlp(self.layernorm2(x)))), probs
@@ -337,27 +337,27 @@ def _scaled(layer_scale: Array | None, branch: Array) -> Array:
 
 
 class EfficientFormerMeta4DLayers(Module):
-    """A row of Meta4D blocks: (B, C, H, W), same shape out."""
+    """A sequence of Meta4D blocks: (B, C, H, W), same shape out."""
 
     def __init__(self, config: EfficientFormerConfig, stage: int, depth: int) -> None:
         self.blocks = ModuleList(EfficientFormerMeta4D(config, config.hidden_sizes[stage]) for _ in range(depth))
 
     def forward(self, x: Array) -> Array:
-        """One block after the other."""
+        """Apply the blocks in order."""
         for block in self.blocks:
             x = block(x)
         return x
 
 
 class EfficientFormerMeta3DLayers(Module):
-    """A row of Meta3D blocks: (B, N, D), same shape out."""
+    """A sequence of Meta3D blocks: (B, N, D), same shape out."""
 
     def __init__(self, config: EfficientFormerConfig) -> None:
         width = config.hidden_sizes[-1]
         self.blocks = ModuleList(EfficientFormerMeta3D(config, width) for _ in range(config.num_meta3d_blocks))
 
     def forward(self, x: Array) -> tuple[Array, Arrays]:
-        """One block after the other. Returns also every block's attention probabilities."""
+        """Apply the blocks in order. Also returns every block's attention probabilities."""
         all_probs: Arrays = ()
         for block in self.blocks:
             x, probs = block(x)
@@ -372,22 +372,22 @@ class EfficientFormerIntermediateStage(Module):
         self.meta4D_layers = EfficientFormerMeta4DLayers(config, stage, config.depths[stage])
 
     def forward(self, x: Array) -> Array:
-        """Its blocks."""
+        """Apply the blocks of the stage."""
         return self.meta4D_layers(x)
 
 
 class EfficientFormerFlat(Module):
-    """From map to tokens, row by row: (B, C, H, W) -> (B, H*W, C)."""
+    """The flattening from map to tokens, row by row: (B, C, H, W) -> (B, H*W, C)."""
 
     def forward(self, x: Array) -> Array:
-        """Flatten the picture and put channels last."""
+        """Flatten the map and put channels last."""
         batch, channels, height, width = x.shape
         # Copied into token order: everything after works on whole tokens.
         return np.ascontiguousarray(x.reshape(batch, channels, height * width).swapaxes(1, 2))
 
 
 class EfficientFormerLastStage(Module):
-    """Meta4D blocks, the change from map to tokens, Meta3D blocks: (B, C, H, W) -> (B, N, C)."""
+    """Meta4D blocks, the flattening from map to tokens, Meta3D blocks: (B, C, H, W) -> (B, N, C)."""
 
     def __init__(self, config: EfficientFormerConfig) -> None:
         self.meta4D_layers = EfficientFormerMeta4DLayers(config, -1, config.depths[-1] - config.num_meta3d_blocks)
@@ -395,7 +395,7 @@ class EfficientFormerLastStage(Module):
         self.meta3D_layers = EfficientFormerMeta3DLayers(config)
 
     def forward(self, x: Array) -> tuple[Array, Arrays]:
-        """Convolutional blocks first, attention last: the paper's dimension-consistent design."""
+        """Apply convolutional blocks first, attention last: the paper's dimension-consistent design."""
         return self.meta3D_layers(self.flat(self.meta4D_layers(x)))
 
 
@@ -413,9 +413,9 @@ class EfficientFormerEncoder(Module):
         self.last_stage = EfficientFormerLastStage(config)
 
     def forward(self, x: Array, output_hidden_states: bool = True) -> tuple[Array, Arrays | None, Arrays]:
-        """Returns the tokens, where asked for the hidden states, and the attentions.
+        """Return the tokens and, if requested, the hidden states and the attentions.
 
-        Hidden states are the input, then the result of every stage and downsampling.
+        Hidden states are the input, then the output of every stage and downsampling.
         """
         hidden_states: Arrays | None = (x,) if output_hidden_states else None
         for stage in self.intermediate_stages:
@@ -427,9 +427,9 @@ class EfficientFormerEncoder(Module):
 
 
 def token_grid(config: EfficientFormerConfig, height: int, width: int) -> tuple[int, int]:
-    """How many tokens high and wide a picture is when it reaches the attention: 224 x 224 -> (7, 7) for L1.
+    """Return the height and width of the token grid at the attention: 224 x 224 -> (7, 7) for L1.
 
-    Raises ValueError for a picture too small to get there.
+    Raises ValueError for a picture that is too small to get there.
     """
     sides = [height, width]
     with naming_the_picture(height, width):
@@ -439,7 +439,7 @@ def token_grid(config: EfficientFormerConfig, height: int, width: int) -> tuple[
 
 
 def picture_side(config: EfficientFormerConfig) -> int:
-    """The largest square picture that reaches the attention as `config.resolution` tokens a side: 224 for L1."""
+    """Return the side of the largest square picture with `config.resolution` tokens a side: 224 for L1."""
     side = config.resolution
     for kernel, stride, pad in reversed(_strided_steps(config)):
         side = side * stride + kernel - 2 * pad - 1
@@ -447,13 +447,13 @@ def picture_side(config: EfficientFormerConfig) -> int:
 
 
 def _strided_steps(config: EfficientFormerConfig) -> list[tuple[int, int, int]]:
-    """Kernel, stride and padding of every convolution that makes the picture smaller, in order."""
+    """Return the kernel, stride and padding of every convolution that shrinks the picture, in order."""
     downsample = (config.downsample_patch_size, config.downsample_stride, config.downsample_pad)
     return [(3, 2, 1), (3, 2, 1)] + [downsample] * sum(downsampling(config.hidden_sizes, config.downsamples))
 
 
 class EfficientFormerModel(PreTrainedModel):
-    """The bare model: pictures in, tokens out. (B, 3, 224, 224) -> last_hidden_state (B, 49, 448) for L1.
+    """The base model, from pictures to tokens. (B, 3, 224, 224) -> last_hidden_state (B, 49, 448) for L1.
 
     Weights are random (`seed` makes them repeatable) until loaded with `from_pretrained` or `load_state_dict`.
     """
@@ -476,12 +476,12 @@ class EfficientFormerModel(PreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
-        """Run the network on `pixel_values` (B, C, H, W), normalised as an image processor does.
+        """Run the network on `pixel_values` (B, C, H, W), normalised as by an image processor.
 
-        Returns last_hidden_state (B, N, D), after the final layer norm; pooler_output, None for this family; and when
-        asked for (the config decides where an argument is None) hidden_states, from the stem's output over every
+        Returns last_hidden_state (B, N, D), after the final layer norm; pooler_output, None for this family; and if
+        requested (the config decides where an argument is None) hidden_states, from the stem's output through every
         stage's and downsampling's to the tokens before the final norm, and attentions, (B, h, N, N) per attention
-        block. With return_dict=False the values that are there, as a tuple.
+        block. With return_dict=False the values that are present, as a tuple.
 
         Raises ValueError or TypeError for an input of the wrong rank, channels, dtype or size.
         """
@@ -498,10 +498,10 @@ class EfficientFormerModel(PreTrainedModel):
         return self.as_asked(output, return_dict)
 
     def extract_feat(self, pixel_values: Array) -> Arrays:
-        """Feature maps as a detector or segmenter uses them: what each stage hands on, before the next downsampling.
+        """Return feature maps for detection or segmentation: each stage's output, before the next downsampling.
 
         (B, 3, 224, 224) -> (B, 48, 56, 56), (B, 96, 28, 28), (B, 224, 14, 14), (B, 448, 7, 7) for L1: strides 4, 8, 16
-        and 32. The last stage's tokens are put back into a map; the final layer norm is not applied.
+        and 32. The last stage's tokens are reshaped to a map; the final layer norm is not applied.
 
         Raises ValueError or TypeError as `forward`.
         """
@@ -513,7 +513,7 @@ class EfficientFormerModel(PreTrainedModel):
         return (*maps, tokens.swapaxes(1, 2).reshape(batch, width, *grid))  # (B, N, D) -> (B, D, H, W)
 
     def _check_grid(self, height: int, width: int) -> None:
-        """Refuse a picture whose tokens the bias table has no entries for. Raises ValueError."""
+        """Refuse a picture whose token grid does not match the bias table. Raises ValueError."""
         side, size = self.config.resolution, picture_side(self.config)
         grid = token_grid(self.config, height, width)
         if self.config.num_meta3d_blocks and grid != (side, side):
@@ -567,7 +567,7 @@ class EfficientFormerForImageClassification(PreTrainedModel):
 
 @dataclass(eq=False)
 class EfficientFormerForImageClassificationWithTeacherOutput(ModelOutput):
-    """What the two-headed model returns: logits (B, K), the mean of cls_logits and distillation_logits (B, K each)."""
+    """The output of the two-headed model: logits, the mean of cls_logits and distillation_logits, (B, K) each."""
 
     logits: np.ndarray | None = None
     cls_logits: np.ndarray | None = None

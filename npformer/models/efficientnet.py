@@ -1,7 +1,7 @@
 """EfficientNet: one small network, and a rule that scales its width, depth and resolution together.
 
-Every block widens its input, filters each channel on its own (depthwise), lets the picture decide how much of each
-channel passes (squeeze-and-excitation), and narrows again: an inverted bottleneck.
+Every block is an inverted bottleneck: it expands its input, filters each channel on its own (depthwise), gates the
+channels by the picture's content (squeeze-and-excitation), and projects back to few channels.
 
     picture (B, 3, 224, 224)
       -> stem, a 3x3 convolution of stride 2         (B,   32, 112, 112)
@@ -50,7 +50,7 @@ from .pretrained import PreTrainedModel, chosen, classifier_head, naming_the_pic
 
 
 class Scale(NamedTuple):
-    """How one variant is scaled from B0: channels times width, blocks times depth, pictures of side resolution."""
+    """The scaling of one variant from B0: channels times width, blocks times depth, pictures of side resolution."""
 
     width: float
     depth: float
@@ -79,24 +79,24 @@ PADDINGS = ("hf-static", "tf-same-dynamic", "symmetric")
 
 
 class EfficientNetConfig(PretrainedConfig):
-    """Settings of an EfficientNet; the defaults are B7's, other variants come from `for_variant("efficientnet-b0")`.
+    """Settings of an EfficientNet; the defaults are B7's, `for_variant("efficientnet-b0")` returns those of others.
 
     width_coefficient, depth_coefficient, depth_divisor: the scaling, see `round_filters` and `round_repeats`. Per
     stage of B0, before scaling: kernel_sizes, in_channels, out_channels, strides (1 or 2), num_block_repeats, and
-    expand_ratios, the inner channels of a block over its input's. squeeze_expansion_ratio: channels of the squeezed
-    vector over the block's input. hidden_dim: channels of the last convolution, which must be what `round_filters`
-    makes of 1280. hidden_act: any name in `ops.ACT2FN` ("swish" is SiLU), or a function. pooling_type: "mean" or "max"
-    over the last map. batch_norm_eps, initializer_range: as everywhere. image_size: the side the weights were made
-    for.
+    expand_ratios, the ratio of a block's inner channels to its input's. squeeze_expansion_ratio: ratio of the squeezed
+    vector's channels to the block's input. hidden_dim: channels of the last convolution, which must be `round_filters`
+    of 1280. hidden_act: any name in `ops.ACT2FN` ("swish" is SiLU), or a function. pooling_type: "mean" or "max" over
+    the last map. batch_norm_eps, initializer_range: as everywhere. image_size: the side of the pictures that the
+    weights were trained for.
 
-    padding: what surrounds a picture before the convolutions of stride 2, where sources differ. At other strides, and
+    padding: the rule for padding before the convolutions of stride 2, in which sources differ. At other strides, and
     for every source, a convolution keeps the size. With k the kernel's side:
 
     - "hf-static" (transformers and lukemelas): k//2 - 1 pixels above and left, k//2 below and right, which is
-      TensorFlow's SAME for even pictures; k//2 on every side in the blocks whose number is in `depthwise_padding`,
-      those that meet an odd picture at the nominal image_size. Right at that size, and only there. The stem cannot be
+      TensorFlow's SAME for even pictures; k//2 on every side in the blocks whose index is in `depthwise_padding`,
+      those with an odd input at the nominal image_size. Correct at that size, and only there. The stem cannot be
       listed.
-    - "tf-same-dynamic" (TensorFlow, Keras and timm's `tf_efficientnet_*`): SAME for the picture as it comes.
+    - "tf-same-dynamic" (TensorFlow, Keras and timm's `tf_efficientnet_*`): SAME for the actual input size.
     - "symmetric" (timm's `efficientnet_*`, torchvision): k//2 on every side, in the stem too.
 
     Kept but without effect at inference: batch_norm_momentum, dropout_rate, drop_connect_rate, num_hidden_layers.
@@ -165,7 +165,7 @@ class EfficientNetConfig(PretrainedConfig):
 
     @classmethod
     def for_variant(cls, name: str, **overrides: Any) -> Self:
-        """The config of B0 to B8, by its name in `VARIANTS`; `image_size` also decides `depthwise_padding`.
+        """Return the config of B0 to B8, by its name in `VARIANTS`; `image_size` also decides `depthwise_padding`.
 
         Raises ValueError for another name.
         """
@@ -183,7 +183,7 @@ class EfficientNetConfig(PretrainedConfig):
         return config
 
     def validate(self) -> None:
-        """Refuse what no EfficientNet can have. Raises ValueError."""
+        """Refuse settings that no EfficientNet can have. Raises ValueError."""
         stages = len(self.kernel_sizes)
         one_each = f"{stages} whole numbers >= 1, one per entry of kernel_sizes"
         odd = stages >= 1 and all(is_whole(k, 3) and k % 2 for k in self.kernel_sizes)
@@ -208,7 +208,7 @@ class EfficientNetConfig(PretrainedConfig):
         self._validate_widths()
 
     def _validate_widths(self) -> None:
-        """Each layer must take as many channels as the one before gives."""
+        """Refuse a layer whose input channels differ from the output of the one before. Raises ValueError."""
         given = [self.round_filters(c) for c in (STEM_CHANNELS, *self.out_channels[:-1])]
         taken = [self.round_filters(c) for c in self.in_channels]
         expected = (
@@ -220,11 +220,11 @@ class EfficientNetConfig(PretrainedConfig):
         require(self.hidden_dim == top, "hidden_dim", self.hidden_dim, expected)
 
     def round_filters(self, channels: int) -> int:
-        """B0's number of channels scaled by this config's width; see the function of that name."""
+        """Scale one of B0's numbers of channels by this config's width; see the function of that name."""
         return round_filters(channels, self.width_coefficient, self.depth_divisor)
 
     def round_repeats(self, repeats: int) -> int:
-        """B0's number of blocks scaled by this config's depth; see the function of that name."""
+        """Scale one of B0's numbers of blocks by this config's depth; see the function of that name."""
         return round_repeats(repeats, self.depth_coefficient)
 
 
@@ -250,7 +250,7 @@ def round_repeats(repeats: int, depth_coefficient: float) -> int:
 
 @dataclass
 class BlockShape:
-    """What one block is built from: its stage and number, channels in and out, kernel, stride, expansion."""
+    """The shape of one block: its stage and index, channels in and out, kernel, stride, expansion."""
 
     stage: int
     number: int
@@ -263,7 +263,7 @@ class BlockShape:
 
 
 def block_shapes(config: EfficientNetConfig) -> Iterator[BlockShape]:
-    """All blocks of all stages in order. Only the first of a stage strides and changes the channels."""
+    """Yield all blocks of all stages in order. Only the first of a stage strides and changes the channels."""
     number = 0
     for stage, repeats in enumerate(config.num_block_repeats):
         given, wide = (config.round_filters(c[stage]) for c in (config.in_channels, config.out_channels))
@@ -277,7 +277,7 @@ def block_shapes(config: EfficientNetConfig) -> Iterator[BlockShape]:
 
 
 def odd_strided_blocks(config: EfficientNetConfig) -> list[int]:
-    """The blocks of stride 2 that meet a picture of odd side at config.image_size: "hf-static"'s `depthwise_padding`.
+    """Return the blocks of stride 2 with an odd input at config.image_size: "hf-static"'s `depthwise_padding`.
 
     There TensorFlow's SAME is symmetric: 2 * (ceil(n/2) - 1) + k - n is odd for even n, even for odd n.
     """
@@ -291,7 +291,7 @@ def odd_strided_blocks(config: EfficientNetConfig) -> list[int]:
 
 
 class EfficientNetPadding(Module):
-    """Zeros around a picture before a convolution of stride 2, as `config.padding` says.
+    """Zero padding before a convolution of stride 2, by the rule `config.padding`.
 
     (B, C, H, W) -> (B, C, top + H + bottom, left + W + right).
     """
@@ -304,7 +304,7 @@ class EfficientNetPadding(Module):
         return pad2d(x, self.pads(x.shape[2], x.shape[3]))
 
     def pads(self, height: int, width: int) -> Pads:
-        """((top, bottom), (left, right)) for a picture of that size."""
+        """Return ((top, bottom), (left, right)) for a picture of that size."""
         half = self.kernel_size // 2
         if self.mode == "tf-same-dynamic":
             return ops.same_padding((height, width), self.kernel_size, stride=2)
@@ -325,12 +325,12 @@ class EfficientNetEmbeddings(Module):
         self.activation = Activation(config.hidden_act)
 
     def forward(self, pixel_values: Array) -> Array:
-        """Pad, convolve, normalise, bend."""
+        """Pad, convolve, normalise, activate."""
         return self.activation(self.batchnorm(self.convolution(self.padding(pixel_values))))
 
 
 class EfficientNetExpansionLayer(Module):
-    """Widening by a 1x1 convolution: (B, C, H, W) -> (B, E, H, W)."""
+    """The expansion by a 1x1 convolution: (B, C, H, W) -> (B, E, H, W)."""
 
     def __init__(self, config: EfficientNetConfig, in_channels: int, channels: int) -> None:
         self.expand_conv = Conv2d(in_channels, channels, kernel_size=1, padding="same", bias=False)
@@ -338,12 +338,12 @@ class EfficientNetExpansionLayer(Module):
         self.expand_act = Activation(config.hidden_act)
 
     def forward(self, x: Array) -> Array:
-        """Convolve, normalise, bend."""
+        """Convolve, normalise, activate."""
         return self.expand_act(self.expand_bn(self.expand_conv(x)))
 
 
 class EfficientNetDepthwiseLayer(Module):
-    """One filter per channel, which may halve the picture: (B, E, H, W) -> (B, E, H', W')."""
+    """The depthwise convolution, which may halve the picture: (B, E, H, W) -> (B, E, H', W')."""
 
     def __init__(self, config: EfficientNetConfig, channels: int, shape: BlockShape) -> None:
         odd_input = shape.number in config.depthwise_padding
@@ -362,7 +362,7 @@ class EfficientNetDepthwiseLayer(Module):
         self.depthwise_act = Activation(config.hidden_act)
 
     def forward(self, x: Array) -> Array:
-        """Pad where it strides, convolve, normalise, bend."""
+        """Pad where it strides, convolve, normalise, activate."""
         if self.stride == 2:
             x = self.depthwise_conv_pad(x)
         return self.depthwise_act(self.depthwise_norm(self.depthwise_conv(x)))
@@ -381,13 +381,13 @@ class EfficientNetSqueezeExciteLayer(Module):
         self.act_expand = Activation("sigmoid")
 
     def forward(self, x: Array) -> Array:
-        """Look at each channel's mean, decide how much of it passes."""
+        """Compute a gate for each channel from the channels' means, and multiply by it."""
         vector = self.act_reduce(self.reduce(self.squeeze(x)))  # (B, E, 1, 1) -> (B, S, 1, 1)
         return x * self.act_expand(self.expand(vector))  # (B, E, 1, 1), between 0 and 1
 
 
 class EfficientNetFinalBlockLayer(Module):
-    """Narrowing by a 1x1 convolution, with nothing to bend after it: (B, E, H, W) -> (B, C', H, W)."""
+    """The projection by a 1x1 convolution, with no activation after it: (B, E, H, W) -> (B, C', H, W)."""
 
     def __init__(self, config: EfficientNetConfig, channels: int, shape: BlockShape) -> None:
         self.adds_input = not shape.is_first and shape.stride == 1
@@ -414,7 +414,7 @@ class EfficientNetBlock(Module):
         self.projection = EfficientNetFinalBlockLayer(config, channels, shape)
 
     def forward(self, x: Array) -> Array:
-        """Widen, filter each channel, gate the channels, narrow."""
+        """Expand, filter each channel, gate the channels, project."""
         wide = self.expansion(x) if self.expands else x
         return self.projection(x, self.squeeze_excite(self.depthwise_conv(wide)))
 
@@ -430,7 +430,7 @@ class EfficientNetEncoder(Module):
         self.top_activation = Activation(config.hidden_act)
 
     def forward(self, x: Array, output_hidden_states: bool = True) -> BaseModelOutputWithNoAttention:
-        """Returns the last map, and where asked for the hidden states: the input, then every block's result."""
+        """Return the last map and, if requested, the hidden states: the input, then every block's output."""
         hidden_states: Arrays | None = (x,) if output_hidden_states else None
         for block in self.blocks:
             x = block(x)
@@ -441,7 +441,7 @@ class EfficientNetEncoder(Module):
 
 
 class EfficientNetModel(PreTrainedModel):
-    """The bare model: pictures in, a map and its mean out. (B, 3, 224, 224) -> (B, 1280, 7, 7), (B, 1280) for B0.
+    """The base model, from pictures to a map and its mean. (B, 3, 224, 224) -> (B, 1280, 7, 7), (B, 1280) for B0.
 
     Weights are random (`seed` makes them repeatable) until loaded with `from_pretrained` or `load_state_dict`.
     """
@@ -463,11 +463,11 @@ class EfficientNetModel(PreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> BaseModelOutputWithPoolingAndNoAttention | tuple[Any, ...]:
-        """Run the network on `pixel_values` (B, C, H, W), normalised as an image processor does.
+        """Run the network on `pixel_values` (B, C, H, W), normalised as by an image processor.
 
         Returns last_hidden_state (B, hidden_dim, H/32, W/32); pooler_output (B, hidden_dim), its mean or maximum over
-        the map; and when asked for (the config decides where an argument is None) hidden_states, the stem's output and
-        every block's. With return_dict=False the values that are there, as a tuple.
+        the map; and if requested (the config decides where an argument is None) hidden_states, the stem's output and
+        every block's. With return_dict=False the values that are present, as a tuple.
 
         Raises ValueError or TypeError for an input of the wrong rank, channels or dtype, or one too small to be halved
         five times (below 32 pixels with "hf-static").
@@ -484,7 +484,7 @@ class EfficientNetModel(PreTrainedModel):
         return self.as_asked(output, return_dict)
 
     def _check_size(self, height: int, width: int) -> None:
-        """Refuse a picture that shrinks to nothing on the way. Raises ValueError."""
+        """Refuse a picture that shrinks to nothing inside the network. Raises ValueError."""
         config, size = self.config, (height, width)
         strided = [
             EfficientNetPadding(config.padding, shape.kernel_size, shape.number in config.depthwise_padding)
@@ -497,10 +497,10 @@ class EfficientNetModel(PreTrainedModel):
                 size = output_sizes(size, kernel, (2, 2), padding.pads(*size), (1, 1))
 
     def extract_feat(self, pixel_values: Array) -> Arrays:
-        """Feature maps as a detector or segmenter uses them: the last block's at every scale, from stride 4 on.
+        """Return feature maps for detection or segmentation: the last block's at every scale, from stride 4 on.
 
         (B, 3, 224, 224) -> (B, 24, 56, 56), (B, 40, 28, 28), (B, 112, 14, 14), (B, 320, 7, 7) for B0: strides 4, 8, 16
-        and 32. The last convolution (1280 channels) is the classifier's and not among them.
+        and 32. The last convolution (1280 channels) belongs to the classifier and is not included.
 
         Raises ValueError or TypeError as `forward`.
         """

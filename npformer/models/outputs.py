@@ -1,4 +1,4 @@
-"""What models return: values by attribute, by key, or by position."""
+"""Model outputs: values by attribute, by key, or by position."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Arrays = tuple[np.ndarray, ...]
 
 
 class ModelOutput:
-    """Base of all outputs: `out.logits`, `out["logits"]` and, counting only what is there, `out[0]` are the same.
+    """Base class of all outputs: `out.logits`, `out["logits"]` and, among the present values, `out[0]` are the same.
 
-    Fields that are None are absent from keys, positions, iteration and length, as in transformers. Like a dictionary,
-    iterating gives the keys; `to_tuple()` gives the values.
+    Fields that are None are absent from keys, positions, iteration and length, as in transformers. As with a
+    dictionary, iteration gives the keys; `to_tuple()` gives the values.
     """
 
     def _present(self) -> dict[str, Any]:
@@ -23,37 +23,37 @@ class ModelOutput:
         return {name: value for name, value in values.items() if value is not None}
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """The values that are present, in order."""
+        """Return the values that are present, in order."""
         return tuple(self._present().values())
 
     def keys(self) -> KeysView[str]:
-        """Names of the values that are present."""
+        """Return the names of the values that are present."""
         return self._present().keys()
 
     def values(self) -> ValuesView[Any]:
-        """The values that are present."""
+        """Return the values that are present."""
         return self._present().values()
 
     def items(self) -> ItemsView[str, Any]:
-        """(name, value) of the values that are present."""
+        """Return (name, value) of the values that are present."""
         return self._present().items()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value of that name, or `default`."""
+        """Return the value of that name, or `default`."""
         return self._present().get(name, default)
 
     @property
     def main(self) -> np.ndarray:
-        """The value the model is for: logits, or the last hidden state."""
+        """The main value of the model: logits, or the last hidden state."""
         return self["logits"] if "logits" in self else self["last_hidden_state"]
 
     def replace_main(self, value: np.ndarray) -> Self:
-        """The same output with another main value."""
+        """Return the same output with another main value."""
         name = "logits" if "logits" in self else "last_hidden_state"
         return self if value is self[name] else replace(self, **{name: value})  # type: ignore[type-var]
 
     def __getitem__(self, key: str | int | slice) -> Any:
-        """A value by name, or by position among those present."""
+        """Return a value by name, or by position among those present."""
         return self._present()[key] if isinstance(key, str) else self.to_tuple()[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -61,19 +61,19 @@ class ModelOutput:
         return iter(self._present())
 
     def __len__(self) -> int:
-        """How many values are present."""
+        """Return the number of values that are present."""
         return len(self._present())
 
     def __contains__(self, name: object) -> bool:
-        """Whether a value of that name is present."""
+        """Return whether a value of that name is present."""
         return name in self._present()
 
 
 @dataclass(eq=False)
 class BaseModelOutput(ModelOutput):
-    """What an encoder returns.
+    """The output of an encoder.
 
-    last_hidden_state (B, N, D); hidden_states, the embeddings and every stage's result; attentions, (B, h, N, N) per
+    last_hidden_state (B, N, D); hidden_states, the embeddings and every stage's output; attentions, (B, h, N, N) per
     attention block, the probabilities after the softmax.
     """
 
@@ -84,7 +84,7 @@ class BaseModelOutput(ModelOutput):
 
 @dataclass(eq=False)
 class BaseModelOutputWithPooling(ModelOutput):
-    """What a bare model returns: as BaseModelOutput, with a pooled (B, D) vector where the architecture has one."""
+    """The output of a base model: as BaseModelOutput, with a pooled (B, D) vector where the architecture has one."""
 
     last_hidden_state: np.ndarray | None = None
     pooler_output: np.ndarray | None = None
@@ -94,7 +94,7 @@ class BaseModelOutputWithPooling(ModelOutput):
 
 @dataclass(eq=False)
 class ImageClassifierOutput(ModelOutput):
-    """What a classifier returns: loss (a scalar, where labels were given), logits (B, K), and as BaseModelOutput."""
+    """The output of a classifier: loss (a scalar, if labels were given), logits (B, K), and as BaseModelOutput."""
 
     loss: np.ndarray | None = None
     logits: np.ndarray | None = None
@@ -104,7 +104,7 @@ class ImageClassifierOutput(ModelOutput):
 
 @dataclass(eq=False)
 class BaseModelOutputWithNoAttention(ModelOutput):
-    """What a bare convolutional model returns: last_hidden_state (B, C, H, W), hidden_states as BaseModelOutput."""
+    """The output of a convolutional base model: last_hidden_state (B, C, H, W), hidden_states as BaseModelOutput."""
 
     last_hidden_state: np.ndarray | None = None
     hidden_states: Arrays | None = None
@@ -112,7 +112,7 @@ class BaseModelOutputWithNoAttention(ModelOutput):
 
 @dataclass(eq=False)
 class BaseModelOutputWithPoolingAndNoAttention(ModelOutput):
-    """As BaseModelOutputWithNoAttention, with pooler_output (B, C), the last map pooled over all its pixels."""
+    """The output BaseModelOutputWithNoAttention with pooler_output (B, C), the last map pooled over all its pixels."""
 
     last_hidden_state: np.ndarray | None = None
     pooler_output: np.ndarray | None = None
@@ -121,7 +121,7 @@ class BaseModelOutputWithPoolingAndNoAttention(ModelOutput):
 
 @dataclass(eq=False)
 class ImageClassifierOutputWithNoAttention(ModelOutput):
-    """What a classifier without attention maps returns: loss (a scalar, where labels were given) and logits (B, K)."""
+    """The output of a classifier without attention maps: loss (a scalar, if labels were given) and logits (B, K)."""
 
     loss: np.ndarray | None = None
     logits: np.ndarray | None = None
@@ -129,12 +129,12 @@ class ImageClassifierOutputWithNoAttention(ModelOutput):
 
 
 def concatenate(parts: list[Any]) -> Any:
-    """What a model returned for the parts of a batch, put together along axis 0: arrays, tuples or outputs of them."""
+    """Concatenate a model's results for parts of a batch along axis 0: arrays, tuples or outputs of them."""
     return parts[0] if len(parts) == 1 else _each_array(np.concatenate, parts)
 
 
 def none_of(output: Any) -> Any:
-    """What a model would have returned for no picture at all, from what it returned for some."""
+    """Return the result that a model would have for an empty batch, given its result for a non-empty one."""
     return _each_array(lambda arrays: arrays[0][:0], [output])
 
 

@@ -1,4 +1,4 @@
-"""What every model shares: random or stored weights, saving, and the loss."""
+"""The common part of every model: random or stored weights, saving, and the loss."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SEEN: ContextVar[bool] = ContextVar("npformer_seen", default=False)  # inside a
 class PreTrainedModel(Module):
     """Base class of all models: a config, and weights that are random until loaded.
 
-    `base_model_prefix` is the attribute under which models with a head keep the bare model. `heads_left_out` names
+    `base_model_prefix` is the attribute under which models with a head keep the base model. `heads_left_out` names
     heads that a checkpoint may hold and this class does not use; loading then warns.
     """
 
@@ -45,7 +45,7 @@ class PreTrainedModel(Module):
     pixels_for_threads: float = 0.0  # of a picture, from which threads pay; `fuse` sets it
 
     def __call__(self, pixel_values: Array | None = None, *inputs: Any, **options: Any) -> Any:
-        """Run `forward`. A fused model shares out its work to threads: the pictures of a batch, or parts of one."""
+        """Run `forward`; a fused model distributes its work over threads: the pictures of a batch, or parts of one."""
         if not self.is_fused:
             return super().__call__(pixel_values, *inputs, **options)
         pixel_values = self.check_pixel_values(pixel_values)
@@ -86,18 +86,18 @@ class PreTrainedModel(Module):
 
     @property
     def is_fused(self) -> bool:
-        """Whether `npformer.fuse` made this model: fast, and without the layers that were folded."""
+        """True if `npformer.fuse` made this model: fast, and without the layers that were folded."""
         return self.base_model.pictures_at_once is not None
 
     def refuse_fused(self, doing: str) -> None:
-        """Raise ValueError where what is to be done needs every layer."""
+        """Raise ValueError on a fused model, for an operation that needs every layer."""
         if self.is_fused:
             raise ValueError(f"{doing} needs every layer, and model is fused; give the model it was fused from")
 
     def init_weights(self, seed: int | None = None) -> None:
         """Draw convolution and linear weights from a normal distribution of deviation `config.initializer_range`.
 
-        Everything else starts as PyTorch's does: biases 0, norms 1 and 0. The same seed gives the same weights.
+        Everything else is initialised as in PyTorch: biases 0, norms 1 and 0. The same seed gives the same weights.
         """
         generator = np.random.default_rng(seed)
         for _, module in self.named_modules():
@@ -110,11 +110,11 @@ class PreTrainedModel(Module):
             module.weight *= np.float32(getattr(self.config, "initializer_range", 0.02))
 
     def extract_feat(self, pixel_values: Array) -> Arrays:
-        """Feature maps at strides 4, 8, 16 and 32: those of the bare model, whose docstring has the shapes."""
+        """Return feature maps at strides 4, 8, 16 and 32: those of the base model, whose docstring has the shapes."""
         return getattr(self, self.base_model_prefix).extract_feat(pixel_values)
 
     def as_asked(self, output: ModelOutput, return_dict: bool | None) -> Any:
-        """The output itself or, where `return_dict` (or, if None, the config) says no, its values as a tuple."""
+        """Return the output itself or, if `return_dict` (or, if None, the config) is false, its values as a tuple."""
         return output if chosen(return_dict, self.config.return_dict) else output.to_tuple()
 
     @classmethod
@@ -123,10 +123,11 @@ class PreTrainedModel(Module):
     ) -> Self:
         """Load a model: `config.json` and the weights of a directory, a shipped model, or a repository on the hub.
 
-        Weights are `model.safetensors`, `pytorch_model.bin` (read without running what is in it), either whole or in
-        shards, or `tf_model.h5`; directories of timm's are understood, too. Weights of the wanted dtype stay mapped in
-        the file; others are converted. `overrides` change the config. A checkpoint with a head loads into the bare
-        model too; a head this class does not use is left out aloud. `revision` is a branch, tag or commit on the hub.
+        Weights are `model.safetensors`, `pytorch_model.bin` (read without executing its code), either single or in
+        shards, or `tf_model.h5`; directories of timm's are supported, too. Weights of the requested dtype stay mapped
+        in the file; others are converted. `overrides` change the config. A checkpoint with a head loads into the base
+        model too; a head that this class does not use is ignored with a warning. `revision` is a branch, tag or commit
+        on the hub.
 
         Raises FileNotFoundError; ValueError for a damaged file or weights that do not fit (all of them listed); or
         TypeError for an override that is no setting of the config.
@@ -155,7 +156,7 @@ class PreTrainedModel(Module):
             raise ValueError(f"{directory}: {error}") from None
 
     def _select(self, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Keep the part of a checkpoint that belongs to this class."""
+        """Select the part of a checkpoint that belongs to this class."""
         prefix = f"{self.base_model_prefix}."
         is_bare = not hasattr(self, self.base_model_prefix)
         if is_bare and any(name.startswith(prefix) for name in state):
@@ -174,7 +175,7 @@ class PreTrainedModel(Module):
     def save_pretrained(self, directory: str | Path, max_shard_size: int = 5 * 10**9) -> None:
         """Write `config.json` and `model.safetensors`, which `from_pretrained` and transformers read.
 
-        Weights of more than `max_shard_size` bytes go into several files with an index.
+        Weights of more than `max_shard_size` bytes are split into several files with an index.
 
         Raises OSError where they cannot be written, ValueError, or TypeError for a config that JSON cannot hold.
         """
@@ -189,7 +190,7 @@ class PreTrainedModel(Module):
         write_text(directory / CONFIG_NAME, text)
 
     def check_pixel_values(self, pixel_values: Array | None) -> Array:
-        """Refuse what is no batch of pictures; convert to the dtype of the weights."""
+        """Refuse an input that is no batch of pictures; convert it to the dtype of the weights."""
         if pixel_values is None:
             raise ValueError("pixel_values must be given: an array (B, C, H, W), as an image processor returns it")
         if not isinstance(pixel_values, np.ndarray):
@@ -211,11 +212,11 @@ class PreTrainedModel(Module):
         return pixel_values.astype(self.dtype, copy=False)
 
     def loss(self, logits: Array, labels: Any) -> Array:
-        """How wrong `logits` (B, K) are, given `labels`, as the mean of one of three losses.
+        """Return the loss of `logits` (B, K) for `labels`, the mean of one of three losses.
 
-        `config.problem_type`, or where it is None the labels, decide: "regression" (K = 1, or asked for) is the
-        squared distance; "single_label_classification" (whole numbers) the cross-entropy; and
-        "multi_label_classification" (floats shaped like logits) a yes-or-no question per class.
+        `config.problem_type`, or where it is None the labels, decide: "regression" (K = 1, or requested) is the
+        squared distance; "single_label_classification" (integers) the cross-entropy; and "multi_label_classification"
+        (floats shaped like logits) a binary cross-entropy per class.
 
         Raises ValueError, TypeError or IndexError as the losses do.
         """
@@ -241,11 +242,11 @@ class PreTrainedModel(Module):
 
 
 def _warn_of_wrong_preprocessing(pixel_values: Array) -> None:
-    """Notice pictures that were not rescaled, or not normalised: their values are where no normalised picture's are.
+    """Warn about pictures that were not rescaled, or not normalised, judged by the range of their values.
 
-    Normalised values have both signs, and even EfficientNet's, divided by the deviation twice, stay within 12 (within
-    30 where `rescale_offset` makes them -1..1 before). Those of a light picture may all be positive, but they hardly
-    begin near 0 and end below 1, as those of a picture that was only rescaled do.
+    Normalised values have both signs, and even EfficientNet's, divided by the standard deviation twice, stay within 12
+    (within 30 where `rescale_offset` maps them to -1..1 before). Those of a bright picture may all be positive, but
+    they rarely range from near 0 to below 1, as those of a picture that was only rescaled do.
     """
     if _SEEN.get() or not pixel_values.size:
         return
@@ -261,7 +262,7 @@ def _warn_of_wrong_preprocessing(pixel_values: Array) -> None:
 
 @contextmanager
 def _seen() -> Iterator[None]:
-    """Look at the pictures no more: a model calls the one within it, on several threads, with parts of a batch."""
+    """Suppress checks of the pictures: a model calls its base model, on several threads, with parts of a batch."""
     token = _SEEN.set(True)
     try:
         yield
@@ -270,7 +271,7 @@ def _seen() -> Iterator[None]:
 
 
 def _read_state(directory: Path) -> dict[str, np.ndarray]:
-    """The weights of a directory by the names they have here."""
+    """Return the weights of a directory by their names here."""
     if any((directory / name).is_file() for name in (WEIGHTS_NAME, INDEX_NAME)):
         return read_checkpoint(directory)
     from ..convert.pipeline import read_state  # which imports this module
@@ -279,18 +280,18 @@ def _read_state(directory: Path) -> dict[str, np.ndarray]:
 
 
 def chosen(argument: bool | None, default: bool) -> bool:
-    """An argument of a call, or the config's value where it is None."""
+    """Return an argument of a call, or the config's value where it is None."""
     return default if argument is None else argument
 
 
 def classifier_head(config: PretrainedConfig, width: int) -> Linear | Identity:
-    """A linear classifier (B, width) -> (B, K), or nothing where the config has no labels (as in transformers)."""
+    """Return a linear classifier (B, D) -> (B, K), or nothing where the config has no labels (as in transformers)."""
     return Linear(width, config.num_labels) if config.num_labels else Identity()
 
 
 @contextmanager
 def naming_the_picture(height: int, width: int) -> Iterator[None]:
-    """Say "pixel_values of HxW are too small" where a step on the way to the last map finds no room."""
+    """Raise "pixel_values of HxW are too small" where an inner layer's map is too small."""
     try:
         yield
     except ValueError as error:  # which is about x, some map on the way
@@ -298,12 +299,12 @@ def naming_the_picture(height: int, width: int) -> Iterator[None]:
 
 
 def downsampling(channels: Sequence[int], asked: Sequence[bool]) -> list[bool]:
-    """Whether a downsampling follows each stage but the last: where asked for, and wherever the channels change."""
+    """Return whether a downsampling follows each stage but the last: if configured, and wherever channels change."""
     return [bool(asked[i]) or channels[i] != channels[i + 1] for i in range(len(channels) - 1)]
 
 
 def stage_positions(channels: Sequence[int], asked: Sequence[bool]) -> list[int]:
-    """Where the stages' results stand among the hidden states: the embeddings, then stage, downsampling, stage, ...
+    """Return the indices of the stages' outputs among the hidden states: the embeddings, then stage, downsampling, ...
 
     The arguments are those of `downsampling`.
     """

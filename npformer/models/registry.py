@@ -1,4 +1,4 @@
-"""Every model by name: the published variants, the shipped models, and what other libraries call them."""
+"""Registry of models by name: the published variants, the shipped models, and other libraries' names for them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from .resize import resize_attention_biases
 class Variant(NamedTuple):
     """A published network.
 
-    Its classifier here; learned parameters; multiply-adds for one picture of image_size x image_size, counted as
-    `npformer summary` does; and the published top-1 accuracy on ImageNet-1k, in percent.
+    Its classifier here; learned parameters; multiply-adds for one picture of image_size x image_size, counted as in
+    `npformer summary`; and the published top-1 accuracy on ImageNet-1k, in percent.
     """
 
     architecture: type[PreTrainedModel]
@@ -75,9 +75,9 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def list_models(pattern: str | None = None, *, aliases: bool = False) -> list[str]:
-    """Names that `get_model` knows: variants, then shipped models, and with `aliases` other libraries' names too.
+    """Return the names that `get_model` knows: variants, shipped models, and with `aliases` other libraries' names.
 
-    `pattern` keeps those it matches, with * for any text and ? for any character: `list_models("*former-l?")`.
+    `pattern` selects the names that match, with * for any text and ? for any character: `list_models("*former-l?")`.
     """
     names = [*VARIANTS, *shipped_models(), *(ALIASES if aliases else ())]
     return names if pattern is None else [name for name in names if fnmatchcase(name.lower(), pattern.lower())]
@@ -94,16 +94,16 @@ def get_model(
 ) -> PreTrainedModel:
     """Build a classifier by name: a variant, a shipped model, another library's name for a variant, or a directory.
 
-    Weights are random (repeatable with `seed`), unless `pretrained` is True, which takes those of the shipped model or
-    directory, or of a repository on the hub ("google/efficientnet-b0"), or is itself a directory or repository to take
-    them from. npformer ships no weights of the published variants.
-    `overrides` change settings of the config, such as `num_labels` (1000 for a variant) or `image_size`, for which a
-    pretrained EfficientFormer's attention biases are resized (`resize_attention_biases`); `dtype` is float32 unless
-    given. `fused` makes the model fast and hides the layers inside its blocks (`npformer.fuse`). timm's names come
-    with timm's settings: "efficientnet_b0" pads symmetrically.
+    Weights are random (repeatable with `seed`), unless `pretrained` is True, which loads those of the shipped model or
+    directory, or of a repository on the hub ("google/efficientnet-b0"), or is itself a directory or repository to load
+    them from. npformer ships no weights of the published variants. `overrides` change settings of the config, such as
+    `num_labels` (1000 for a variant) or `image_size`, for which a pretrained EfficientFormer's attention biases are
+    resized (`resize_attention_biases`); `dtype` is float32 by default. `fused` makes the model fast and hides the
+    layers inside its blocks (`npformer.fuse`). timm's names imply timm's settings: "efficientnet_b0" pads
+    symmetrically.
 
-    Raises ValueError for an unknown name, naming the nearest, or for weights that are not there; TypeError for an
-    override that is no setting.
+    Raises ValueError for an unknown name, naming the nearest, or for missing weights; TypeError for an override that
+    is no setting.
     """
     if fused:
         from ..fuse import fuse  # which imports the models
@@ -126,7 +126,7 @@ def get_model(
 
 
 def _for_pictures_of(model: PreTrainedModel, size: Any) -> PreTrainedModel:
-    """The model for another size of picture: EfficientFormer's attention biases resized, others as they are."""
+    """Return the model for another size of picture: EfficientFormer's attention biases resized, others unchanged."""
     if isinstance(model.config, efficientformer.EfficientFormerConfig) and model.config.num_meta3d_blocks:
         require(is_whole(size, 1), "image_size", size, "a whole number of pixels")
         size = int(size)
@@ -138,7 +138,7 @@ def _for_pictures_of(model: PreTrainedModel, size: Any) -> PreTrainedModel:
 
 
 def model_config(name: str | Path, **overrides: Any) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
-    """The config and the classifier's class that a name stands for. Raises as `get_model`."""
+    """Return the config and the classifier's class of a name. Raises as `get_model`."""
     found = find_variant(name)
     if found is None:
         config = AutoConfig.from_pretrained(_directory(name), **overrides)
@@ -155,13 +155,13 @@ def model_config(name: str | Path, **overrides: Any) -> tuple[PretrainedConfig, 
 
 
 def _fit_bias_table(config: PretrainedConfig, overrides: dict[str, Any]) -> None:
-    """Set the resolution of an EfficientFormer by its image_size: its bias table is for one size of picture."""
+    """Set the resolution of an EfficientFormer from its image_size: its bias table is for one size of picture."""
     if isinstance(config, efficientformer.EfficientFormerConfig) and "resolution" not in overrides:
         config.resolution = max(efficientformer.token_grid(config, config.image_size, config.image_size))
 
 
 def image_processor(name: str | Path, image_size: int | None = None) -> BaseImageProcessor:
-    """The image processor for a model by name; for a variant with ImageNet's statistics, at its size or `image_size`.
+    """Return the image processor of a model by name; a variant's has ImageNet's statistics, its size or `image_size`.
 
     Raises ValueError for an unknown name, or FileNotFoundError.
     """
@@ -173,9 +173,9 @@ def image_processor(name: str | Path, image_size: int | None = None) -> BaseImag
 
 
 def find_variant(name: str | Path) -> tuple[str, dict[str, Any]] | None:
-    """The variant that a name stands for, with the settings that come with the name; None for any other name.
+    """Return the variant of a name, with the settings that the name implies; None for any other name.
 
-    Upper and lower case do not matter, nor timm's "timm/" before and its tag behind: "timm/swiftformer_xs.dist_in1k".
+    Case is ignored, and so are timm's prefix "timm/" and its tag: "timm/swiftformer_xs.dist_in1k".
     """
     if Path(name).is_dir():
         return None
@@ -190,7 +190,7 @@ def find_variant(name: str | Path) -> tuple[str, dict[str, Any]] | None:
 
 
 def _directory(name: str | Path) -> Path:
-    """Where a shipped model or a directory lies. Raises ValueError naming the nearest known names."""
+    """Return the path of a shipped model or a directory. Raises ValueError naming the nearest known names."""
     try:
         return model_directory(name)
     except FileNotFoundError:

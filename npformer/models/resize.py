@@ -1,4 +1,4 @@
-"""EfficientFormer on pictures of another size: its table of attention biases, resized."""
+"""EfficientFormer for pictures of another size: its table of attention biases, resized."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ A = -0.75  # the cubic's one parameter, PyTorch's choice
 
 
 def resize_attention_biases(model: PreTrainedModel, resolution: int) -> PreTrainedModel:
-    """The same EfficientFormer for `resolution` x `resolution` tokens, as a new model; nothing else changes.
+    """Return the same EfficientFormer for `resolution` x `resolution` tokens, as a new model; nothing else changes.
 
     The learned table has a bias for each offset of two tokens, |dy| and |dx| from 0 to R - 1, on a picture of R x R
-    tokens. Seen as a small picture (h, R, R) it is resampled to the new R by bicubic interpolation, corner to corner:
+    tokens. As a small picture (h, R, R) it is resampled to the new R by bicubic interpolation, corner to corner:
     offset 0 stays offset 0, and the largest offset the largest.
 
-    What is known of its accuracy: the tables were learned at one size, and no table for another was trained. The
-    docs of the shipped model have its accuracy at several sizes (`npformer/assets/efficientformer-fashion/README.md`).
+    On the accuracy: the tables were learned at one size, and no table for another was trained. The documentation of
+    the shipped model has its accuracy at several sizes (`npformer/assets/efficientformer-fashion/README.md`).
 
-    Raises TypeError for another model, ValueError for a fused one, for one without attention, or for no resolution.
-    Source: timm resamples LeViT's and EfficientFormer's tables so, from cell centres (`layers/pos_embed_rel.py`).
+    Raises TypeError for another model, ValueError for a fused one, for one without attention, or for an invalid
+    resolution. Source: timm resamples LeViT's and EfficientFormer's tables likewise, from cell centres
+    (`layers/pos_embed_rel.py`).
     """
     config = getattr(model, "config", None)
     if getattr(config, "model_type", None) != "efficientformer":
@@ -50,7 +51,7 @@ def resize_attention_biases(model: PreTrainedModel, resolution: int) -> PreTrain
 
 
 def resize_table(table: Array, resolution: int) -> Array:
-    """Biases by offset, (h, R * R) -> (h, R' * R'), by bicubic interpolation of rows and columns."""
+    """Resample biases by offset, (h, R * R) -> (h, R' * R'), by bicubic interpolation of rows and columns."""
     side = round(table.shape[1] ** 0.5)
     weights = cubic_weights(side, resolution)
     small = table.reshape(-1, side, side).astype(np.float64)
@@ -58,7 +59,7 @@ def resize_table(table: Array, resolution: int) -> Array:
 
 
 def cubic_weights(old: int, new: int) -> Array:
-    """How much each of `old` points adds to each of `new`, (new, old); rows sum to 1, beyond the ends lies the end.
+    """Return the weight of each of `old` points in each of `new`, (new, old); rows sum to 1, the border is repeated.
 
     Keys' cubic: w(d) = (a + 2) d^3 - (a + 3) d^2 + 1 up to distance 1, a (d^3 - 5 d^2 + 8 d - 4) up to 2, a = -0.75.
     """

@@ -1,7 +1,7 @@
 """SwiftFormer: attention cheap enough for every stage, because all tokens share one global query.
 
-Each stage is a few convolutional blocks and, last, one block with additive attention, whose cost grows with the number
-of tokens instead of its square.
+Each stage is a few convolutional blocks and, last, one block with additive attention, whose cost is linear in the
+number of tokens instead of quadratic.
 
     picture (B, 3, 224, 224)
       -> stem, two 3x3 convolutions of stride 2      (B,  48, 56, 56)
@@ -45,15 +45,15 @@ class SwiftFormerConfig(PretrainedConfig):
 
     depths, embed_dims: blocks and channels of each stage. downsamples: whether a stage is followed by a downsampling
     convolution (always so where channels change); down_patch_size, down_stride, down_pad: its kernel, stride, padding.
-    mlp_ratio: hidden channels over a block's own. hidden_act: of the encoder blocks' MLP, any name in `ops.ACT2FN` or
-    a function; the convolutional parts use GELU whatever it says. batch_norm_eps as everywhere. use_layer_scale and
-    layer_scale_init_value: per-channel factors on the two branches of an encoder block (the convolutional parts have
-    theirs always, starting at 1). Kept but without effect at inference: image_size, drop_path_rate, drop_mlp_rate,
-    drop_conv_encoder_rate.
+    mlp_ratio: ratio of hidden channels to a block's own. hidden_act: of the encoder blocks' MLP, any name in
+    `ops.ACT2FN` or a function; the convolutional parts always use GELU. batch_norm_eps as everywhere. use_layer_scale
+    and layer_scale_init_value: per-channel factors on the two branches of an encoder block (the convolutional parts
+    always have theirs, initialised to 1). Kept but without effect at inference: image_size, drop_path_rate,
+    drop_mlp_rate, drop_conv_encoder_rate.
 
-    attention_norm: what the scores q @ w_g, one per token, are turned into before they weight the sum of the queries.
-    Two generations of checkpoints, with the same names and shapes, differ here, and each was trained for one
-    setting, though a network may hardly notice the other (the shipped one does not: lesson 9 of the course):
+    attention_norm: the normalisation of the scores q @ w_g, one per token, before they weight the sum of the queries.
+    Two generations of checkpoints, with the same names and shapes, differ here, and each was trained for one setting,
+    though the other may hardly change the predictions (those of the shipped network do not: lesson 9 of the course):
 
     - "ones" (the first release of March 2023, transformers, and the `MBZUAI/swiftformer-*` files): a softmax over the
       last axis, which has length one. Every weight is exp(a) / exp(a) = 1, so the global query is the plain sum of all
@@ -110,12 +110,12 @@ class SwiftFormerConfig(PretrainedConfig):
 
     @classmethod
     def for_variant(cls, name: str, **overrides: Any) -> Self:
-        """The config of XS, S, L1 or L3, by its name in `VARIANTS`. Raises ValueError for another name."""
+        """Return the config of XS, S, L1 or L3, by its name in `VARIANTS`. Raises ValueError for another name."""
         require(name in VARIANTS, "name", name, f"one of {', '.join(VARIANTS)}")
         return cls(**{**VARIANTS[name], **overrides})
 
     def validate(self) -> None:
-        """Refuse what no SwiftFormer can have. Raises ValueError or TypeError."""
+        """Refuse settings that no SwiftFormer can have. Raises ValueError or TypeError."""
         stages = len(self.depths)
         require(stages >= 1 and all(is_whole(d, 1) for d in self.depths), "depths", self.depths, "whole numbers >= 1")
         sizes_fit = len(self.embed_dims) == stages and all(is_whole(c, 2) for c in self.embed_dims)
@@ -138,7 +138,7 @@ class SwiftFormerConfig(PretrainedConfig):
 
 
 def _whole_or_list(value: Any) -> Any:
-    """A list of its own for what may be a number or two of them, as JSON has it."""
+    """Return a number, or a new list of two numbers, the form that JSON has."""
     return list(value) if isinstance(value, list | tuple) else value
 
 
@@ -157,7 +157,7 @@ class SwiftFormerPatchEmbedding(Module):
         )
 
     def forward(self, pixel_values: Array) -> Array:
-        """Convolve, normalise, rectify, twice."""
+        """Convolve, normalise, apply ReLU, twice."""
         return self.patch_embedding(pixel_values)
 
 
@@ -175,7 +175,7 @@ class SwiftFormerEmbeddings(Module):
 
 
 class _ConvBlock(Module):
-    """What the two convolutional modules share: a depthwise 3x3 convolution, then two 1x1 ones. Same shape out."""
+    """Base class of the two convolutional modules: a depthwise 3x3 convolution, then two 1x1 ones. Same shape out."""
 
     def __init__(self, config: SwiftFormerConfig, channels: int, hidden: int) -> None:
         self.layer_scale = np.ones((channels, 1, 1), np.float32)
@@ -195,14 +195,14 @@ class _ConvBlock(Module):
 
 
 class SwiftFormerConvEncoder(_ConvBlock):
-    """A convolutional block, wide in between: (B, C, H, W), same shape out."""
+    """A convolutional block with an expansion inside: (B, C, H, W), same shape out."""
 
     def __init__(self, config: SwiftFormerConfig, channels: int) -> None:
         super().__init__(config, channels, int(config.mlp_ratio * channels))
 
 
 class SwiftFormerLocalRepresentation(_ConvBlock):
-    """What each pixel learns of its neighbours before the attention, as wide as its input: (B, C, H, W), same out."""
+    """The local mixing of neighbours before the attention, as wide as its input: (B, C, H, W), same shape out."""
 
     def __init__(self, config: SwiftFormerConfig, channels: int) -> None:
         super().__init__(config, channels, channels)
@@ -220,7 +220,7 @@ class SwiftFormerMlp(Module):
         self.drop = Identity()
 
     def forward(self, x: Array) -> Array:
-        """Normalise, widen, bend, narrow."""
+        """Normalise, expand, activate, project."""
         x = self.drop(self.act(self.fc1(self.norm1(x))))
         return self.drop(self.fc2(x))
 
@@ -229,7 +229,7 @@ LAYOUTS = {"query": "BND", "key": "BND", "weights": "BN1", "global_query": "B1D"
 
 
 class SwiftFormerEfficientAdditiveAttention(Module):
-    """The token mixer, `ops.efficient_additive_attention` between linear layers: (B, N, C), same shape out.
+    """The token mixer, `ops.efficient_additive_attention` between linear layers: (B, N, D), same shape out.
 
     out = final(proj(G * k) + q), G the one global query: every token's key is gated by the same vector, so N tokens
     cost N products instead of N * N.
@@ -255,12 +255,12 @@ class SwiftFormerEfficientAdditiveAttention(Module):
         return self.final(self.proj(self.tap("context", context, "BND")) + query)
 
     def multiply_adds(self, inputs: tuple[Any, ...], output: Any) -> int:
-        """Queries times w_g: one per number of the input."""
+        """Count queries times w_g: one per number of the input."""
         return output.size
 
 
 class SwiftFormerEncoderBlock(Module):
-    """Local representation, attention over all pixels, MLP, each added to its input: (B, C, H, W), same shape out."""
+    """Local representation, attention over all pixels, MLP, with skip connections: (B, C, H, W), same shape out."""
 
     def __init__(self, config: SwiftFormerConfig, channels: int) -> None:
         fresh = np.full((channels, 1, 1), config.layer_scale_init_value, np.float32)
@@ -295,7 +295,7 @@ class SwiftFormerStage(Module):
         self.blocks = ModuleList([*blocks, SwiftFormerEncoderBlock(config, channels)])
 
     def forward(self, x: Array) -> Array:
-        """One block after the other."""
+        """Apply the blocks in order."""
         for block in self.blocks:
             x = block(x)
         return x
@@ -313,7 +313,7 @@ class SwiftFormerEncoder(Module):
         self.network = ModuleList(network)
 
     def forward(self, x: Array, output_hidden_states: bool = True) -> BaseModelOutputWithNoAttention:
-        """Returns the last map, and where asked for the hidden states: the input, then every step's result.
+        """Return the last map and, if requested, the hidden states: the input, then every step's output.
 
         Steps are the stages and the downsamplings between them.
         """
@@ -326,20 +326,20 @@ class SwiftFormerEncoder(Module):
 
 
 class SwiftFormerPreTrainedModel(PreTrainedModel):
-    """What the bare model and the classifier share."""
+    """Base class of the base model and the classifier."""
 
     config_class = SwiftFormerConfig
     base_model_prefix = "swiftformer"
 
     def init_module(self, module: Module, generator: np.random.Generator) -> None:
-        """Draw also `w_g`, from a normal distribution of deviation 1."""
+        """Draw also `w_g`, from a normal distribution of standard deviation 1."""
         super().init_module(module, generator)
         if isinstance(module, SwiftFormerEfficientAdditiveAttention):
             module.w_g = generator.standard_normal(module.w_g.shape, np.float32)
 
 
 class SwiftFormerModel(SwiftFormerPreTrainedModel):
-    """The bare model: pictures in, a map out. (B, 3, 224, 224) -> last_hidden_state (B, 220, 7, 7) for XS.
+    """The base model, from pictures to a map. (B, 3, 224, 224) -> last_hidden_state (B, 220, 7, 7) for XS.
 
     Pictures may have any size. Weights are random (`seed` makes them repeatable) until loaded with `from_pretrained`
     or `load_state_dict`.
@@ -358,11 +358,11 @@ class SwiftFormerModel(SwiftFormerPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> BaseModelOutputWithNoAttention | tuple[Any, ...]:
-        """Run the network on `pixel_values` (B, C, H, W), normalised as an image processor does.
+        """Run the network on `pixel_values` (B, C, H, W), normalised as by an image processor.
 
-        Returns last_hidden_state (B, C', H/32, W/32) and when asked for (the config decides where an argument is None)
-        hidden_states, from the stem's output over every stage's and downsampling's. With return_dict=False the values
-        that are there, as a tuple.
+        Returns last_hidden_state (B, C', H/32, W/32) and if requested (the config decides where an argument is None)
+        hidden_states, from the stem's output through every stage's and downsampling's. With return_dict=False the
+        values that are present, as a tuple.
 
         Raises ValueError or TypeError for an input of the wrong rank, channels or dtype, or without pixels.
         """
@@ -377,7 +377,7 @@ class SwiftFormerModel(SwiftFormerPreTrainedModel):
         return self.as_asked(output, return_dict)
 
     def _check_size(self, height: int, width: int) -> None:
-        """Refuse a picture that shrinks to nothing on the way. Raises ValueError."""
+        """Refuse a picture that shrinks to nothing inside the network. Raises ValueError."""
         config, size = self.config, (height, width)
         kernel, stride = pair("down_patch_size", config.down_patch_size, 1), pair("down_stride", config.down_stride, 1)
         down, across = pair("down_pad", config.down_pad, 0)
@@ -388,7 +388,7 @@ class SwiftFormerModel(SwiftFormerPreTrainedModel):
                 size = output_sizes(size, *step, (1, 1))
 
     def extract_feat(self, pixel_values: Array) -> Arrays:
-        """Feature maps as a detector or segmenter uses them: what each stage hands on, before the next downsampling.
+        """Return feature maps for detection or segmentation: each stage's output, before the next downsampling.
 
         (B, 3, 224, 224) -> (B, 48, 56, 56), (B, 56, 28, 28), (B, 112, 14, 14), (B, 220, 7, 7) for XS: strides 4, 8, 16
         and 32. The classifier's batch norm is not applied.

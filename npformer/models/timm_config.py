@@ -1,8 +1,8 @@
-"""timm's config.json: which model it is for, what the classes are called, and how the pictures are to be prepared.
+"""timm's config.json: the model it is for, the names of the classes, and the preprocessing of the pictures.
 
-timm's file has an `architecture` where transformers' has a `model_type`, and keeps under `pretrained_cfg` what
-transformers keeps in `preprocessor_config.json`. It holds no layer sizes: they follow from the architecture's name
-(see `npformer.checkpoint.sources.timm`).
+timm's file has an `architecture` where transformers' has a `model_type`, and keeps under `pretrained_cfg` the settings
+that transformers keeps in `preprocessor_config.json`. It holds no layer sizes: they follow from the architecture's
+name (see `npformer.checkpoint.sources.timm`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _OLD_NAMES = re.compile(r"(tf_efficientnet_b[0-8])_(?:ap|ns)|(efficientnet_b[23]
 
 
 class TimmImageProcessor(EfficientFormerImageProcessor):
-    """Prepare pictures as timm does for evaluation: resize, centre crop, rescale, normalise.
+    """Image processor that follows timm's evaluation: resize, centre crop, rescale, normalise.
 
-    The settings are EfficientFormerImageProcessor's, and so are the numbers, except for where the crop lies if an odd
-    number of pixels is to go: the odd one goes wherever an even number then goes from the top and left (`round` of a
-    half), instead of always from the bottom and right. So 224 of 235 rows begin with row 6, not with row 5.
+    The settings are EfficientFormerImageProcessor's, and so are the numbers, except for the position of the crop if an
+    odd number of pixels is removed: the extra one is removed where that makes the offset from the top or left even
+    (`round` of a half), instead of always at the bottom and right. So 224 of 235 rows begin with row 6, not 5.
     """
 
     def _transform(self, image: Array, settings: Mapping[str, Any]) -> Array:
@@ -43,7 +43,7 @@ class TimmImageProcessor(EfficientFormerImageProcessor):
 
 
 def _center_crop(image: Array, size: tuple[int, int]) -> Array:
-    """Cut the middle out of a picture, with zeros where the picture is smaller: (C, H, W) -> (C, *size).
+    """Crop the centre of a picture, with zeros where the picture is smaller: (C, H, W) -> (C, *size).
 
     out[c, i, j] = image[c, i + top, j + left], or 0 outside; top = round((H - height) / 2), halves to the even number,
     or, where the picture is padded, -floor((height - H) / 2). Likewise left.
@@ -60,10 +60,10 @@ def _center_crop(image: Array, size: tuple[int, int]) -> Array:
 
 
 class TimmConfig(NamedTuple):
-    """What a config.json of timm's says.
+    """The content of a timm config.json.
 
     architecture: a key of `sources.timm.ARCHITECTURES`. labels: the classes' names, None where the file has none.
-    num_channels, image_size: of the pictures that go into the model, image_size being (height, width).
+    num_channels, image_size: of the model's input, image_size being (height, width).
     """
 
     architecture: str
@@ -75,18 +75,18 @@ class TimmConfig(NamedTuple):
 
 
 def is_timm_config(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is timm's, be it one that transformers wrote for timm."""
+    """Return whether a config.json is timm's, including one that transformers wrote for timm."""
     return isinstance(config.get("architecture"), str) and config.get("model_type") in (None, "timm_wrapper")
 
 
 def read_timm_config(config: Mapping[str, Any], *, test_size: bool = False) -> TimmConfig:
     """Read timm's config.json, given as a mapping.
 
-    `test_size` asks for the larger pictures with which some weights do better than with those they were trained on
-    (timm's `use_test_size`); it changes nothing where the file knows none.
+    `test_size` selects the larger pictures with which some weights do better than with those they were trained on
+    (timm's `use_test_size`); it has no effect where the file has none.
 
-    Raises ValueError, or TypeError for a value of the wrong type, naming the key, for a model or settings that cannot
-    be had here.
+    Raises ValueError, or TypeError for a value of the wrong type, naming the key, for a model or settings that are not
+    supported here.
     """
     architecture = _architecture(config)
     # The oldest files have one level only.
@@ -110,12 +110,12 @@ def read_timm_config(config: Mapping[str, Any], *, test_size: bool = False) -> T
 
 
 def _is_harmless(argument: str) -> bool:
-    """Whether an argument of timm's models is read here, or changes training only, such as drop_path_rate."""
+    """Return whether an argument of timm's models is read here, or changes training only, such as drop_path_rate."""
     return argument in ("in_chans", "num_classes", "global_pool") or argument.endswith("_rate")
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
-    """The name as it is today, without what tells weights apart. Raises ValueError for models that are not here."""
+    """Return the current name, without the tag of its weights. Raises ValueError for models that are not here."""
     found = config.get("architecture")
     name = str(found).partition(".")[0]
     old = _OLD_NAMES.fullmatch(name)
@@ -125,7 +125,7 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 
 def _input_size(inner: Mapping[str, Any], arguments: Mapping[str, Any], test_size: bool) -> tuple[int, int, int]:
-    """Channels, height and width of the pictures that go into the model."""
+    """Return the channels, height and width of the model's input."""
     key = "test_input_size" if test_size and inner.get("test_input_size") else "input_size"
     size = inner.get(key) or (3, 224, 224)
     whole = isinstance(size, list | tuple) and all(type(length) is int and length >= 1 for length in size)
@@ -136,7 +136,7 @@ def _input_size(inner: Mapping[str, Any], arguments: Mapping[str, Any], test_siz
 
 
 def _processor(inner: Mapping[str, Any], height: int, width: int, test_size: bool) -> TimmImageProcessor:
-    """Resize so that the crop takes the part `crop_pct` of the shorter side, or of both where mode is "squash"."""
+    """Return a processor that crops the fraction `crop_pct` of the shorter side, or of both in mode "squash"."""
     key = "test_crop_pct" if test_size and inner.get("test_crop_pct") else "crop_pct"
     part = inner.get(key) or 0.875
     _require(isinstance(part, int | float) and 0 < part < math.inf, key, part, "a number above 0")
@@ -158,7 +158,7 @@ def _processor(inner: Mapping[str, Any], height: int, width: int, test_size: boo
 
 
 def _labels(names: Any, descriptions: Any, number: int) -> list[str]:
-    """What each class is called: its name's description where there is one, or else the name itself."""
+    """Return the label of each class: its name's description where there is one, or else the name itself."""
     listed = isinstance(names, list | tuple)
     table = dict(enumerate(names)) if listed else names
     _require(isinstance(table, Mapping), "label_names", names, "a list, or a mapping from class number to name")

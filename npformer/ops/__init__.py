@@ -1,7 +1,7 @@
 """The mathematics: pure functions on NumPy arrays, named and ordered as in `torch.nn.functional`.
 
 Letters: B batch, C channels, H W height and width, O output channels, N tokens, D width, h heads, K classes.
-An op never changes its input, gives back the dtype it was given, and refuses a wrong shape or dtype with one sentence.
+An op never changes its input, returns the dtype it was given, and refuses a wrong shape or dtype with one sentence.
 """
 
 from ._check import Array

@@ -1,4 +1,4 @@
-"""The refusals every op shares: one sentence naming the argument, what came and what is needed."""
+"""Input checks shared by all ops: one sentence naming the argument, the value given and the requirement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Array = NDArray[np.floating]
 
 
 def check_float(*, optional: Collection[str] = (), **arrays: Array | None) -> None:
-    """Refuse what is not a NumPy array of floats, and arrays of different float types side by side.
+    """Refuse anything but NumPy arrays of floats, and arrays of different float types together.
 
     Nothing is promoted silently: float32 in means float32 out, so a float64 weight beside a float32 picture is a
     mistake to report, as it is in PyTorch. `None` passes for the names in `optional` (an absent bias).

@@ -1,4 +1,4 @@
-"""Activations: the bends between the linear layers, and softmax."""
+"""Activations, the non-linearities between the linear layers, and softmax."""
 
 from __future__ import annotations
 
@@ -34,62 +34,65 @@ _GELU_TANH = [
 
 
 def relu(x: Array) -> Array:
-    """Keep what is positive: max(x, 0), element by element. Source: Nair, Hinton 2010."""
+    """Clip negative values to zero: max(x, 0), element by element. Source: Nair, Hinton 2010."""
     check_float(x=x)
     return np.maximum(x, 0)
 
 
 def relu6(x: Array) -> Array:
-    """ReLU with a ceiling: min(max(x, 0), 6). Source: Krizhevsky 2010, "Convolutional Deep Belief Networks"."""
+    """Clip to the range 0 to 6: min(max(x, 0), 6). Source: Krizhevsky 2010, "Convolutional Deep Belief Networks"."""
     check_float(x=x)
     return np.clip(x, 0, 6)
 
 
 def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
-    """ReLU that lets a little through: x where positive, negative_slope * x elsewhere. Source: Maas et al. 2013."""
+    """Scale negative values down: x where positive, negative_slope * x elsewhere. Source: Maas et al. 2013."""
     check_float(x=x)
     return np.where(x > 0, x, x * x.dtype.type(negative_slope))
 
 
 def sigmoid(x: Array) -> Array:
-    """Squash onto (0, 1): 1 / (1 + exp(-x)). The overflow of exp to infinity for x << 0 gives the right 0."""
+    """Map to (0, 1): 1 / (1 + exp(-x)). The overflow of exp to infinity for x << 0 gives the right 0."""
     check_float(x=x)
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(-x))
 
 
 def tanh(x: Array) -> Array:
-    """Squash onto (-1, 1): (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+    """Map to (-1, 1): (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
     check_float(x=x)
     return np.tanh(x)
 
 
 def silu(x: Array) -> Array:
-    """Sigmoid-weighted linear unit, also called swish: x / (1 + exp(-x)). Source: Elfwing et al. 2017."""
+    """Apply the sigmoid-weighted linear unit, or swish: x / (1 + exp(-x)). Source: Elfwing et al. 2017."""
     check_float(x=x)
     with np.errstate(over="ignore", invalid="ignore"):
         return x / (1 + np.exp(-x))
 
 
 def selu(x: Array) -> Array:
-    """Self-normalising unit: scale * (x if x > 0 else alpha * (exp(x) - 1)). Source: Klambauer et al. 2017."""
+    """Apply the scaled exponential linear unit: scale * (x if x > 0 else alpha * (exp(x) - 1)).
+
+    Source: Klambauer et al. 2017, "Self-Normalizing Neural Networks".
+    """
     check_float(x=x)
     alpha, scale = x.dtype.type(1.6732632423543772), x.dtype.type(1.0507009873554805)
     return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
 def mish(x: Array) -> Array:
-    """Smooth like SiLU: x * tanh(log(1 + exp(x))). Source: Misra 2019, "Mish"."""
+    """Apply Mish, a smooth function like SiLU: x * tanh(log(1 + exp(x))). Source: Misra 2019, "Mish"."""
     check_float(x=x)
     with np.errstate(invalid="ignore"):
         return x * np.tanh(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
 
 
 def erf(x: Array) -> Array:
-    """The error function: 2/sqrt(pi) * integral from 0 to x of exp(-t^2) dt, element by element, in (-1, 1).
+    """Compute the error function: 2/sqrt(pi) * integral from 0 to x of exp(-t^2) dt, element by element, in (-1, 1).
 
-    Near 0 its Taylor series; from |x| = 1 on, 1 - exp(-x^2) * (exp(x^2) erfc(x)), whose bracket is a gentle curve that
-    a short polynomial follows. Computed in float64 (within 2 ulp) and rounded once to the dtype of x.
+    Near 0 by its Taylor series; from |x| = 1 on, by 1 - exp(-x^2) * (exp(x^2) erfc(x)), whose bracket is smooth enough
+    for a short polynomial. Computed in float64 (within 2 ulp) and rounded once to the dtype of x.
 
     Raises TypeError. Source: Abramowitz, Stegun, chapter 7, formulas 7.1.5 (series) and 7.1.2 (erfc).
     """
@@ -103,12 +106,13 @@ def erf(x: Array) -> Array:
 
 
 def gelu(x: Array, approximate: str = "none") -> Array:
-    """Weight x by the chance that a standard normal number lies below it: x * (1 + erf(x / sqrt(2))) / 2.
+    """Weight x by the probability that a standard normal variable lies below it: x * (1 + erf(x / sqrt(2))) / 2.
 
-    With approximate="tanh" the older stand-in, x * (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2, up to 5e-4 away.
+    With approximate="tanh" by the older approximation, x * (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2, with errors
+    up to 5e-4.
 
-    In float64 the erf above. In float32 erf is written as tanh(x P(x^2)), since erf is a tanh with a bent argument: P,
-    of degree 6, follows the bend so closely that the result is within 6e-7 (PyTorch's own float32 kernel: 1.1e-6) at
+    In float64 with the erf above. In float32 erf is written as tanh(x P(x^2)), a tanh with a non-linear argument: P, a
+    polynomial of degree 6, fits it so closely that the result is within 6e-7 (PyTorch's own float32 kernel: 1.1e-6) at
     a third of the cost. +inf gives inf and -inf NaN (0 * inf), as PyTorch's float64 does.
 
     Raises TypeError or ValueError. Source: Hendrycks, Gimpel 2016, "Gaussian Error Linear Units".
@@ -122,14 +126,14 @@ def gelu(x: Array, approximate: str = "none") -> Array:
 
 
 def quick_gelu(x: Array) -> Array:
-    """GELU's cheapest stand-in, x * sigmoid(1.702 x). Source: Hendrycks, Gimpel 2016, section 2."""
+    """Approximate GELU cheaply, x * sigmoid(1.702 x). Source: Hendrycks, Gimpel 2016, section 2."""
     check_float(x=x)
     with np.errstate(over="ignore", invalid="ignore"):
         return x / (1 + np.exp(x * x.dtype.type(-1.702)))
 
 
 def softmax(x: Array, dim: int = -1) -> Array:
-    """Turn scores into probabilities along `dim`: exp(x) / sum exp(x), same shape.
+    """Convert scores to probabilities along `dim`: exp(x) / sum exp(x), same shape.
 
     Shifted by the maximum first, exp(x - max): the same quotient, but exp never overflows. A row of -inf gives NaN.
 
@@ -145,7 +149,7 @@ def softmax(x: Array, dim: int = -1) -> Array:
 
 
 def log_softmax(x: Array, dim: int = -1) -> Array:
-    """The logarithm of softmax without leaving logarithms: x - max - log(sum exp(x - max)), same shape.
+    """Compute the logarithm of the softmax without overflow: x - max - log(sum exp(x - max)), same shape.
 
     Raises TypeError or IndexError. Source: `torch.nn.functional.log_softmax`.
     """
@@ -158,7 +162,7 @@ def log_softmax(x: Array, dim: int = -1) -> Array:
 
 
 def _polynomial(z: np.ndarray, coefficients: list[float]) -> np.ndarray:
-    """Horner's rule, c0 + z (c1 + z (c2 + ...)), in the dtype of z and with one array for the running value."""
+    """Evaluate c0 + z (c1 + z (c2 + ...)) by Horner's rule, in the dtype of z and with a single result array."""
     value = z * z.dtype.type(coefficients[-1])
     for c in coefficients[-2:0:-1]:
         value += z.dtype.type(c)

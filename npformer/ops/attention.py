@@ -1,4 +1,4 @@
-"""Attention: values weighted by other values. Letters: B batch, h heads, N tokens, d width of a head, C channels."""
+"""Attention: values weighted by other values. Letters: B batch, h heads, N tokens, d head width, C channels."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _untapped(name: str, value: Array) -> Array:
 
 
 def attention_bias_index(resolution: int | tuple[int, int]) -> np.ndarray:
-    """Which learned bias belongs to each pair of tokens on an H x W grid: -> (N, N) of int64, N = H*W.
+    """Return the index of the learned bias for each pair of tokens on an H x W grid: -> (N, N) of int64, N = H*W.
 
     index[p, q] = |y_p - y_q| * W + |x_p - x_q|, with tokens numbered row by row
 
-    The bias depends on the offset alone, without its sign, so a head needs only N numbers, not N*N: position (0, 0)
-    against all others. Gathering `table[:, index]` spreads them to the (h, N, N) that is added to the scores.
+    The bias depends on the offset alone, without its sign, so a head needs only N numbers, not N*N: those of
+    position (0, 0) and all others. `table[:, index]` gathers the (h, N, N) that is added to the scores.
 
     Raises TypeError or ValueError.
     Source: Li et al. 2022, "EfficientFormer", equation 5; Graham et al. 2021, "LeViT", section 4.4.
@@ -44,13 +44,13 @@ def biased_attention(
     scale: float | None = None,
     tap: Tap = _untapped,
 ) -> tuple[Array, Array]:
-    """Attention whose scores carry a learned bias: (B, h, N, d) twice, (B, h, N, e), (h, N, N).
+    """Compute attention with a learned bias on the scores: (B, h, N, d) twice, (B, h, N, e), (h, N, N).
 
     scores  = query @ key.T * scale + bias        (B, h, N, N)
     probs   = softmax(scores) over the keys       (B, h, N, N), each row sums to 1
     context = probs @ value                       (B, h, N, e), returned with probs
 
-    `scale` is 1/sqrt(d) unless given: it keeps the spread of the scores independent of d. `tap(name, value)` sees, and
+    `scale` is 1/sqrt(d) by default: it keeps the spread of the scores independent of d. `tap(name, value)` sees, and
     may replace, "scores" (before the softmax, bias included) and "probs".
 
     Raises TypeError or ValueError.
@@ -73,7 +73,7 @@ def biased_attention(
 def efficient_additive_attention(
     query: Array, key: Array, w_g: Array, attention_norm: str = "ones", tap: Tap = _untapped
 ) -> tuple[Array, Array]:
-    """Attention in linear time: sum up all queries once, then gate every key with it: (B, N, D) twice, (D, 1).
+    """Compute attention in linear time: sum all queries once, then gate every key: (B, N, D) twice, (D, 1).
 
     q, k   = query / |query|, key / |key|          each token scaled to length 1
     a      = q @ w_g / sqrt(D)                     (B, N, 1), one score per token
@@ -81,10 +81,10 @@ def efficient_additive_attention(
     G      = sum over tokens of a * q              (B, 1, D), the one global query
     out    = G * k                                 (B, N, D), returned with q, which SwiftFormer adds back later
 
-    `attention_norm` says what weights() is, for two generations of SwiftFormer differ. "ones": softmax over the last
-    axis, which has length one, so every weight is exactly 1 and w_g does nothing (the first release and transformers).
-    "l2": a divided by its length over the tokens (the authors' re-release and timm). `tap(name, value)` sees, and may
-    replace, "query" and "key" (normalised), "weights" and "global_query".
+    `attention_norm` selects weights(), in which two generations of SwiftFormer differ. "ones": softmax over the last
+    axis, which has length one, so every weight is exactly 1 and w_g has no effect (the first release and
+    transformers). "l2": a divided by its norm over the tokens (the authors' re-release and timm). `tap(name, value)`
+    sees, and may replace, "query" and "key" (normalised), "weights" and "global_query".
 
     Raises TypeError or ValueError. Source: Shaker et al. 2023, "SwiftFormer", equations 4 to 6.
     """
@@ -112,7 +112,7 @@ def squeeze_excite(
     activation: Callable[[Array], Array] = silu,
     tap: Tap = _untapped,
 ) -> Array:
-    """Attention over channels: look at each channel's mean, decide how much of it passes: (B, C, H, W), same out.
+    """Gate each channel by a factor computed from all channels' means: (B, C, H, W), same shape out.
 
     squeeze = mean over H, W of x                                   (B, C, 1, 1)
     gate    = sigmoid(expand(activation(reduce(squeeze))))          (B, C, 1, 1), in (0, 1)

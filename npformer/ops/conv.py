@@ -1,7 +1,7 @@
 """Convolution as a matrix product.
 
-Cut every kernel-sized patch out of the picture, lay each out as a column (`im2col`), and convolution is one product:
-weights as rows times patches as columns. The loops it replaces are in `naive.py`.
+With every receptive field laid out as a column (`im2col`), convolution is one product: weights as rows times patches
+as columns. The loops it replaces are in `naive.py`.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ def conv2d(
     dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Array:
-    """Slide O small filters over the picture: (B, C, H, W), (O, C/groups, kH, kW) -> (B, O, H', W').
+    """Convolve a picture with O filters: (B, C, H, W), (O, C/groups, kH, kW) -> (B, O, H', W').
 
     out[b, o, y, x] = bias[o] + sum over c, i, j of weight[o, c, i, j] * padded[b, c, y*s + i*d, x*s + j*d]
 
-    (Strictly a cross-correlation: the kernel is not flipped.) With `groups` the channels fall into that many groups,
-    each filter seeing only its own; groups = C = O is a depthwise convolution. As `torch.nn.functional.conv2d`, with
-    padding also as ((top, bottom), (left, right)). H' = floor((H + top + bottom - d*(kH - 1) - 1) / s) + 1.
+    (Strictly a cross-correlation: the kernel is not flipped.) With `groups` the channels are divided into that many
+    groups, and each filter sees only its own; groups = C = O is a depthwise convolution. As
+    `torch.nn.functional.conv2d`, with padding also as ((top, bottom), (left, right)); the output's height is
+    H' = floor((H + top + bottom - d*(kH - 1) - 1) / s) + 1.
 
     Raises TypeError or ValueError for wrong types, shapes, groups, or a kernel that does not fit.
     Source: Dumoulin, Visin 2016, "A guide to convolution arithmetic for deep learning".
@@ -98,7 +99,7 @@ def depthwise_conv2d(
     padding: Padding = 0,
     dilation: int | Pair = 1,
 ) -> Array:
-    """One filter per channel, no mixing between channels: (B, C, H, W), (C, 1, kH, kW) -> (B, C, H', W').
+    """Apply one filter per channel, without mixing channels: (B, C, H, W), (C, 1, kH, kW) -> (B, C, H', W').
 
     out[b, c] = bias[c] + sum over i, j of weight[c, 0, i, j] * (the picture as kernel position (i, j) sees it)
 

@@ -38,13 +38,14 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Matrix product whose long float32 sums are cut in pieces: (..., M, K), (..., K, L) -> (..., M, L).
+    """Multiply matrices, splitting long float32 sums into pieces: (..., M, I), (..., I, J) -> (..., M, J).
 
-    out[m, l] = sum over k of a[m, k] * b[k, l]
+    out[m, j] = sum over i of a[m, i] * b[i, j]
 
-    Adding K rounded products one after the other is off by about sqrt(K) roundings. OpenBLAS, which NumPy ships, adds
-    450 and more in one go where others stop at half of that. Cut into pieces of at most `SUM_PIECE` products, whose
-    sums are then added, the result is as exact as theirs for a few per cent of time. float64 has digits to spare.
+    Adding I rounded products one after the other has an error of about sqrt(I) roundings. OpenBLAS, which NumPy ships,
+    adds 450 and more in one go where others stop at half of that. Split into pieces of at most `SUM_PIECE` products,
+    whose sums are then added, the result is as accurate as theirs for a few per cent of time. float64 has digits to
+    spare.
     """
     size = a.shape[-1]
     if a.dtype == np.float64 or size <= SUM_PIECE:

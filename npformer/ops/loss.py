@@ -1,4 +1,4 @@
-"""Losses: how wrong a prediction is, as one number."""
+"""Losses: the error of a prediction as one number."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Array:
-    """Minus the log-probability of the right class: (B, K, ...), (B, ...) -> a scalar, or (B, ...) unreduced.
+    """Return minus the log-probability of the right class: (B, K, ...), (B, ...) -> a scalar, or (B, ...) unreduced.
 
     loss = -w[t] * log softmax(input)[t]; "mean" divides the sum by the sum of the w[t] that counted.
 
-    `target` holds class numbers in [0, K), `ignore_index` where nothing is to be learned, or, as floats shaped like
+    `target` holds class indices in [0, K), `ignore_index` for elements without a label, or, as floats shaped like
     `input`, a probability per class. `label_smoothing` mixes that much of the uniform distribution into the target.
 
-    Raises TypeError, ValueError or IndexError (a class number out of range).
+    Raises TypeError, ValueError or IndexError (a class index out of range).
     Source: `torch.nn.functional.cross_entropy`.
     """
     check_float(input=input, weight=weight, optional=("weight",))
@@ -53,7 +53,7 @@ def cross_entropy(
 
 
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
-    """Squared distance, (input - target)^2, averaged, summed or, with reduction "none", element by element.
+    """Return the squared error, (input - target)^2, averaged, summed or, with reduction "none", element by element.
 
     Raises TypeError or ValueError; unlike torch, which warns and broadcasts, shapes must be equal.
     Source: `torch.nn.functional.mse_loss`.
@@ -70,11 +70,11 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: Array | None = None,
 ) -> Array:
-    """One yes-or-no question per element: -[p * t * log s(x) + (1 - t) * log(1 - s(x))] * w, s the sigmoid.
+    """Return the binary cross-entropy per element: -[p * t * log s(x) + (1 - t) * log(1 - s(x))] * w, s the sigmoid.
 
     Written with -log s(x) = max(-x, 0) + log(1 + exp(-|x|)), which never overflows, and -log(1 - s(x)) = x - log s(x).
-    `target` in [0, 1]; `pos_weight` (p) raises the price of a missed yes. Shapes of input and target must be equal;
-    both weights may be smaller and spread over them by broadcasting.
+    `target` in [0, 1]; `pos_weight` (p) raises the cost of a false negative. Shapes of input and target must be equal;
+    both weights may be smaller and are broadcast.
 
     Raises TypeError or ValueError. Source: `torch.nn.functional.binary_cross_entropy_with_logits`.
     """
@@ -92,7 +92,10 @@ def binary_cross_entropy_with_logits(
 
 
 def _check_cross_entropy(input: Array, target: np.ndarray, ignore_index: int, label_smoothing: float) -> None:
-    """Refuse, among others, a target of neither class numbers nor probabilities. Raises TypeError or ValueError."""
+    """Refuse, among others, a target that is neither class indices nor probabilities.
+
+    Raises TypeError or ValueError.
+    """
     if input.ndim == 0:
         raise ValueError("input must be laid out as (B, K, ...) or (K,), got shape ()")
     if not 0 <= label_smoothing <= 1:
@@ -109,7 +112,7 @@ def _check_cross_entropy(input: Array, target: np.ndarray, ignore_index: int, la
 
 
 def _read_classes(target: np.ndarray, ignore_index: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tell which targets count, and give their class numbers, 0 for the others. Raises IndexError."""
+    """Return which targets count, and their class indices, 0 for the others. Raises IndexError."""
     counted = target != ignore_index
     chosen = np.where(counted, target, 0)
     if chosen.size and (chosen.min() < 0 or chosen.max() >= classes):
@@ -118,7 +121,7 @@ def _read_classes(target: np.ndarray, ignore_index: int, classes: int) -> tuple[
 
 
 def _check_spread(name: str, array: Array | None, shape: tuple[int, ...]) -> None:
-    """Refuse an array that does not spread over `shape` by broadcasting. Raises ValueError."""
+    """Refuse an array that does not broadcast to `shape`. Raises ValueError."""
     try:
         fits = array is None or np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:

@@ -1,4 +1,4 @@
-"""Convolution and pooling as plain loops: slow, obvious, and what the fast versions are tested against."""
+"""Convolution and pooling as plain loops: slow, obvious, and the reference for the tests of the fast versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def conv2d(
     dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Array:
-    """Convolution straight from its formula: (B, C, H, W), (O, C/groups, kH, kW) -> (B, O, H', W').
+    """Convolve straight from the formula: (B, C, H, W), (O, C/groups, kH, kW) -> (B, O, H', W').
 
     out[b, o, y, x] = bias[o] + sum over c, i, j of weight[o, c, i, j] * picture[b, c, y*s + i*d - top, ...],
     with x*s + j*d - left for the last index; pixels outside the picture are 0. The fast twin is `ops.conv2d`;
@@ -49,7 +49,7 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Array:
-    """Mean of each window by walking over it: (B, C, H, W) -> (B, C, H', W'). The fast twin is `ops.avg_pool2d`.
+    """Average each window by looping over it: (B, C, H, W) -> (B, C, H', W'). The fast twin is `ops.avg_pool2d`.
 
     The divisor counts the window's pixels inside the picture, or, with `count_include_pad`, inside the padding too.
     """
@@ -64,12 +64,12 @@ def max_pool2d(
     dilation: int | Pair = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """Largest pixel of each window by walking over it: (B, C, H, W) -> (B, C, H', W'). Twin of `ops.max_pool2d`."""
+    """Take the maximum of each window by looping over it: (B, C, H, W) -> (B, C, H', W'). Twin of `ops.max_pool2d`."""
     return _pool(x, kernel_size, stride, padding, dilation, ceil_mode, maximum=True, include_pad=False)
 
 
 def adaptive_avg_pool2d(x: Array, output_size: int | Pair) -> Array:
-    """Mean of each cell of a grid: (B, C, H, W) -> (B, C, *output_size). The fast twin is `ops.adaptive_avg_pool2d`.
+    """Average each cell of a grid: (B, C, H, W) -> (B, C, *output_size). The fast twin is `ops.adaptive_avg_pool2d`.
 
     The grid is stretched over the picture, and a cell takes every pixel that it touches, however little.
     """
@@ -77,7 +77,7 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Pair) -> Array:
 
 
 def adaptive_max_pool2d(x: Array, output_size: int | Pair) -> Array:
-    """Largest pixel that each cell of a grid touches: (B, C, H, W) -> (B, C, *output_size).
+    """Take the maximum of each cell of a grid, pixels partly in it included: (B, C, H, W) -> (B, C, *output_size).
 
     The fast twin is `ops.adaptive_max_pool2d`.
     """
@@ -85,7 +85,7 @@ def adaptive_max_pool2d(x: Array, output_size: int | Pair) -> Array:
 
 
 def _adaptive_pool(x: Array, output_size: int | Pair, maximum: bool) -> Array:
-    """Both adaptive poolings: gather the pixels that a cell touches, then take their maximum or their mean."""
+    """Gather the pixels that a cell touches, for both adaptive poolings, and take their maximum or their mean."""
     batch, channels, height, width = x.shape
     rows, columns = pair("output_size", output_size, 1)
     out = np.zeros((batch, channels, rows, columns), x.dtype)
@@ -111,7 +111,7 @@ def _pool(
     maximum: bool,
     include_pad: bool,
 ) -> Array:
-    """Both poolings: gather a window's pixels in a list, then take the maximum, or the sum over the count."""
+    """Gather a window's pixels in a list, for both poolings, and take the maximum, or the sum over the count."""
     batch, channels, height, width = x.shape
     kernel = pair("kernel_size", kernel_size, 1)
     (sy, sx), (py, px) = pair("stride", kernel if stride is None else stride, 1), pair("padding", padding, 0)

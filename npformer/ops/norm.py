@@ -22,8 +22,8 @@ def batch_norm(
 
     y = (x - running_mean) / sqrt(running_var + eps) * weight + bias
 
-    At inference mean and variance are constants, so the whole is one multiplication and one addition per channel
-    (which is why it folds into the convolution before it): y = x * scale + shift with
+    At inference mean and variance are constants, so this is one multiplication and one addition per channel (which is
+    why it folds into the convolution before it): y = x * scale + shift with
     scale = weight / sqrt(running_var + eps) and shift = bias - running_mean * scale.
 
     Raises TypeError or ValueError. Source: Ioffe, Szegedy 2015, "Batch Normalization", algorithm 2.

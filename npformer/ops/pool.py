@@ -20,15 +20,16 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """Mean of each window: (B, C, H, W) -> (B, C, H', W').
+    """Average each window: (B, C, H, W) -> (B, C, H', W').
 
     out[b, c, y, x] = (sum of the window) / divisor
 
-    What the divisor counts matters at the border: with `count_include_pad` (torch's default) the padded zeros count as
-    pixels and the border comes out too dark; without it only real pixels count. EfficientFormer's token mixer uses
-    `count_include_pad=False`. `stride` defaults to the kernel; `ceil_mode` lets a last window overhang the border.
+    The divisor matters at the border: with `count_include_pad` (torch's default) the padded zeros count as pixels and
+    the border becomes too dark; without it only real pixels count. EfficientFormer's token mixer uses
+    `count_include_pad=False`. `stride` defaults to the kernel; `ceil_mode` lets a last window extend beyond the
+    border.
 
-    The window's sum is separable: first down the columns, then along the rows, kH + kW additions instead of kH * kW.
+    The window's sum is separable: first along the columns, then along the rows, kH + kW additions instead of kH * kW.
 
     Raises TypeError or ValueError. Source: `torch.nn.functional.avg_pool2d`.
     """
@@ -55,7 +56,7 @@ def max_pool2d(
     dilation: int | Pair = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """Largest value of each window: (B, C, H, W) -> (B, C, H', W').
+    """Take the maximum of each window: (B, C, H, W) -> (B, C, H', W').
 
     The padding counts as minus infinity, so it never wins; NaN always does, as in torch.
 
@@ -72,11 +73,11 @@ def max_pool2d(
 
 
 def adaptive_avg_pool2d(x: Array, output_size: int | Pair) -> Array:
-    """Mean of each cell of a grid, whatever the size of the picture: (B, C, H, W) -> (B, C, *output_size).
+    """Average each cell of a grid, whatever the size of the picture: (B, C, H, W) -> (B, C, *output_size).
 
     out[b, c, i, j] = mean of x[b, c, floor(i*H/O) : ceil((i+1)*H/O), likewise j]
 
-    With `output_size` 1 it is the mean over the whole picture. Added up in float64 and rounded once.
+    With `output_size` 1 it is the mean over the whole picture. Summed in float64 and rounded once.
 
     Raises TypeError or ValueError. Source: `torch.nn.functional.adaptive_avg_pool2d`.
     """
@@ -87,7 +88,7 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Pair) -> Array:
 
 
 def adaptive_max_pool2d(x: Array, output_size: int | Pair) -> Array:
-    """Largest value of each cell of a grid: (B, C, H, W) -> (B, C, *output_size), cells as in `adaptive_avg_pool2d`.
+    """Take the maximum of each cell of a grid: (B, C, H, W) -> (B, C, *output_size), as in `adaptive_avg_pool2d`.
 
     Raises TypeError or ValueError. Source: `torch.nn.functional.adaptive_max_pool2d`.
     """
@@ -98,11 +99,11 @@ def adaptive_max_pool2d(x: Array, output_size: int | Pair) -> Array:
 
 
 def pool_mixer(x: Array, pool_size: int = 3) -> Array:
-    """PoolFormer's token mixer: how far each pixel is from the mean of its neighbourhood: (B, C, H, W), same out.
+    """Subtract each pixel from the mean of its neighbourhood, PoolFormer's token mixer: (B, C, H, W), same out.
 
     out = avg_pool(x) - x, over pool_size x pool_size windows at stride 1, counting real pixels only at the border.
 
-    The subtraction is there because the block around it adds x back: x + scale * (mean - x) moves each pixel towards
+    The block around it adds x back, hence the subtraction: x + scale * (mean - x) moves each pixel towards
     its neighbours' mean. No weights at all; MetaFormer's claim is that mixing matters more than how it is done.
 
     Raises TypeError or ValueError, for an even `pool_size` too (the result would have another size than x).
@@ -116,9 +117,9 @@ def pool_mixer(x: Array, pool_size: int = 3) -> Array:
 
 
 def token_mean(x: Array) -> Array:
-    """Mean over all tokens, the last step before a classifier: (B, N, D) -> (B, D).
+    """Average all tokens, the last step before a classifier: (B, N, D) -> (B, D).
 
-    Added up in float64 and rounded once, whatever the dtype.
+    Summed in float64 and rounded once, whatever the dtype.
 
     Raises TypeError or ValueError.
     """
@@ -128,7 +129,7 @@ def token_mean(x: Array) -> Array:
 
 
 def _grid(x: Array, output_size: int | Pair) -> Array:
-    """Check an adaptive pooling's arguments and make room for its result."""
+    """Check an adaptive pooling's arguments and allocate its result."""
     check_float(x=x)
     check_rank("x", x, (3, 4), "(B, C, H, W) or (C, H, W)")
     if min(x.shape[-2:]) < 1:
@@ -160,7 +161,7 @@ def _geometry(
 
 
 def _cover(x: Array, reach: Pair, stride: Pair, pads: tuple[Pair, Pair], size: Pair) -> tuple[Pair, Pair]:
-    """Extend the padding so that `ceil_mode`'s last, overhanging window has something to stand on."""
+    """Extend the padding to cover `ceil_mode`'s last window, which extends beyond the border."""
     (top, bottom), (left, right) = (
         (before, max(after, (size[a] - 1) * stride[a] + reach[a] - x.shape[a - 2] - before))
         for a, (before, after) in enumerate(pads)
@@ -181,7 +182,10 @@ def _sum_windows(x: Array, kernel: Pair, size: Pair, stride: Pair) -> Array:
 
 
 def _counts(size: int, kernel: int, stride: int, pad: int, outputs: int, include_pad: bool) -> np.ndarray:
-    """How many pixels of one axis each window counts. Even padded zeros beyond size + pad (ceil_mode) never count."""
+    """Return how many pixels of one axis each window counts.
+
+    Padded zeros beyond size + pad (from ceil_mode) never count.
+    """
     start = np.arange(outputs) * stride - pad
     end = np.minimum(start + kernel, size + pad)
     if include_pad:

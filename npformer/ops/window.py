@@ -1,7 +1,7 @@
-"""What convolution and pooling share: padding, the size of the result, and the kernel's view of the picture.
+"""The common part of convolution and pooling: padding, the size of the result, and the kernel's views of the picture.
 
-A kernel of kH x kW positions slides over a picture. Turned around, each *position* of the kernel sees one shifted,
-strided copy of the picture; `taps` walks over those kH*kW views. Convolution multiplies them by weights and adds,
+A kernel of kH x kW positions slides over a picture. Equivalently, each *position* of the kernel sees one shifted,
+strided copy of the picture; `taps` iterates over those kH*kW views. Convolution multiplies them by weights and adds,
 average pooling adds, maximum pooling takes the larger.
 """
 
@@ -32,11 +32,11 @@ def pair(name: str, value: int | Sequence[int], minimum: int) -> Pair:
 
 
 def resolve_padding(padding: Padding, kernel: Pair, stride: Pair, dilation: Pair) -> Pads:
-    """Turn every way of writing a padding into ((top, bottom), (left, right)).
+    """Convert every form of padding to ((top, bottom), (left, right)).
 
     An int pads all four sides, a pair (vertical, horizontal), two pairs each side on its own; "valid" is no padding
     and "same" keeps the size: dilation * (k - 1) in all, the odd pixel below and to the right. As in torch, "same" is
-    refused for strides above 1; `same_padding` computes what TensorFlow means by SAME there.
+    refused for strides above 1; `same_padding` computes TensorFlow's SAME there.
 
     Raises TypeError or ValueError.
     """
@@ -56,14 +56,14 @@ def resolve_padding(padding: Padding, kernel: Pair, stride: Pair, dilation: Pair
 
 
 def same_padding(size: Pair, kernel_size: int | Pair, stride: int | Pair = 1, dilation: int | Pair = 1) -> Pads:
-    """TensorFlow's SAME for an input of `size` = (H, W): pad so that the output has ceil(size / stride) pixels.
+    """Return TensorFlow's SAME for an input of `size` = (H, W): padding for an output of ceil(size / stride) pixels.
 
     total = max((ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0) per axis, of which total // 2 goes before and the rest
     after. One-sided where it is odd: at stride 2 an even picture gets its extra pixel below and to the right, where
     PyTorch's symmetric padding would put it on both sides and shift the whole sampling grid.
 
     Returns ((top, bottom), (left, right)), which `conv2d` takes as `padding`. Raises TypeError or ValueError.
-    Source: EfficientNet's reference implementation pads so; see TensorFlow's guide to tf.nn padding.
+    Source: EfficientNet's reference implementation; see TensorFlow's guide to tf.nn padding.
     """
     pads = []
     kernel = pair("kernel_size", kernel_size, 1)
@@ -75,7 +75,7 @@ def same_padding(size: Pair, kernel_size: int | Pair, stride: int | Pair = 1, di
 
 
 def output_size(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil_mode: bool = False) -> int:
-    """How many positions a kernel takes: floor((n + p0 + p1 - d * (k - 1) - 1) / s) + 1.
+    """Return the number of positions of a kernel: floor((n + p0 + p1 - d * (k - 1) - 1) / s) + 1.
 
     `ceil_mode` rounds up instead, but drops a last window that would begin beyond the picture and its left padding
     (torch's rule). Raises ValueError where the kernel does not fit at all.
@@ -97,15 +97,15 @@ def output_size(size: int, kernel: int, stride: int, pads: Pair, dilation: int, 
 
 
 def output_sizes(size: Pair, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair, ceil_mode: bool = False) -> Pair:
-    """`output_size` for both axes: (H, W) -> (H', W')."""
+    """Return `output_size` for both axes: (H, W) -> (H', W')."""
     height, width = (output_size(size[a], kernel[a], stride[a], pads[a], dilation[a], ceil_mode) for a in (0, 1))
     return height, width
 
 
 def pad2d(x: Array, pads: Pads, value: float = 0.0) -> Array:
-    """Surround the last two axes with `value`: (..., H, W) -> (..., top + H + bottom, left + W + right).
+    """Pad the last two axes with `value`: (..., H, W) -> (..., top + H + bottom, left + W + right).
 
-    Returns `x` itself where there is nothing to add, so that an unpadded convolution copies nothing.
+    Returns `x` itself where the padding is zero, so that an unpadded convolution copies nothing.
     """
     (top, bottom), (left, right) = pads
     if not (top or bottom or left or right):
@@ -117,7 +117,7 @@ def pad2d(x: Array, pads: Pads, value: float = 0.0) -> Array:
 
 
 def taps(x: Array, kernel: Pair, size: Pair, stride: Pair, dilation: Pair) -> Iterator[tuple[int, int, Array]]:
-    """Yield (i, j, view) for every kernel position: the (..., H', W') pixels that position (i, j) meets. No copies."""
+    """Yield (i, j, view) for every kernel position: the (..., H', W') pixels at position (i, j). No copies."""
     for i in range(kernel[0]):
         for j in range(kernel[1]):
             top, left = i * dilation[0], j * dilation[1]

@@ -1,4 +1,4 @@
-"""The parity checker: which op of a port is wrong, and why.
+"""The parity checker: it finds the wrong ops of a port, and their likely causes.
 
 `compare` replays our model on a port's dumped values, each op on the port's own inputs, so that an error shows where
 it is made and nowhere else. See README.md in this folder.

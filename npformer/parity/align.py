@@ -1,10 +1,9 @@
-"""Which of a port's values is which of ours, where the names do not say: by shape, order and numbers.
+"""Alignment of a port's values with ours where the names do not match: by shape, order and numbers.
 
-Both sides are sequences, and a port computes in our order, leaving out some values and having others of its own. So
-they are aligned as one aligns two texts: the pairs are taken, none crossing another, whose scores add up to the most.
-A pair scores by how alike the sorted numbers of both are, which no layout changes; after a fault they are not, and
-what is left is shape, order and the kind of op. How sure a pair is shows in how much less the best alignment without
-it scores.
+Both sides are sequences, and a port computes in our order, omitting some values and adding others. So they are aligned
+as two texts are: of all sets of non-crossing pairs the one with the largest total score is taken. A pair's score is
+the similarity of the sorted numbers of both, which no layout changes; after a fault the numbers differ, and shape,
+order and the kind of op remain. The confidence of a pair is the loss of score in the best alignment without it.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ _CONVOLUTIONS = {"conv", "linear"}  # of one pixel they are the same
 
 @dataclass(frozen=True)
 class Aligned:
-    """A pair, our name and the port's, and how sure it is, 0 (another would do as well) to 1."""
+    """A pair, our name and the port's, and its confidence, from 0 (another would do as well) to 1."""
 
     ours: str
     theirs: str
@@ -67,10 +66,10 @@ def align(
     kinds: Mapping[str, str],
     ordered: bool,
 ) -> list[Aligned]:
-    """Pair `ours` with `theirs`, names that are still free, where that is possible; in our order.
+    """Pair the names `ours` and `theirs`, which are still unmatched, as far as possible; in our order.
 
-    `fixed` are pairs known already, our name -> the port's, which order the rest. `kinds` says what makes our values
-    ("Conv2d"). Of equal values that follow on each other, as a layer's and its module's, the first is paired with the
+    `fixed` are known pairs, our name -> the port's, which order the rest. `kinds` gives the kind of module of our
+    values ("Conv2d"). Of consecutive equal values, such as a layer's and its module's, the first is paired with the
     first, further ones in order where the port has as many. Without `ordered`, or where numbers contradict the port's
     order, numbers alone decide.
     """
@@ -101,16 +100,16 @@ def align(
 
 
 def _long(value: Array) -> list[int]:
-    """The axes longer than 1."""
+    """Return the sizes of the axes longer than 1."""
     return [size for size in np.shape(value) if size > 1]
 
 
 def _one_by_one(
     reference: Trace, port: Mapping[str, Array], ours: Sequence[str], theirs: Sequence[str]
 ) -> dict[str, str]:
-    """Ours to theirs in order, if there are as many (but perhaps for our first, the input) and all shapes fit; or {}.
+    """Map ours to theirs in order if there are as many (or one more of ours, the input) and all shapes fit; else {}.
 
-    Then which of the port's values are the same is known even where a fault makes them all zero or NaN.
+    Then equal values of the port are known even where a fault makes them all zero or NaN.
     """
     grid = grids(reference)
     names = ours[len(ours) - len(theirs) :]
@@ -123,7 +122,7 @@ def _one_by_one(
 
 
 def _handed_on(values: Mapping[str, Array], quantiles: Mapping[str, Array], reach: int) -> dict[str, list[str]]:
-    """Names of equal values, whatever their layout, that are at most `reach` apart, under the first one's."""
+    """Group the names of equal values, in any layout, that are at most `reach` apart, by the first one's name."""
     groups: dict[str, list[str]] = {}
     last: dict[object, tuple[int, str]] = {}
     for position, (name, numbers) in enumerate(quantiles.items()):
@@ -137,7 +136,7 @@ def _handed_on(values: Mapping[str, Array], quantiles: Mapping[str, Array], reac
 
 
 def _quantiles(value: Array) -> Array:
-    """The finite numbers of a value in order, LEVELS of them; NaN where there are none."""
+    """Return LEVELS quantiles of the finite numbers of a value; NaN where there are none."""
     with np.errstate(all="ignore"):
         numbers = np.asarray(value).astype(np.float32).reshape(-1)
     numbers = numbers[np.isfinite(numbers)]
@@ -148,7 +147,7 @@ def _quantiles(value: Array) -> Array:
 
 
 class _Scores:
-    """How well each of our values (rows) goes with each of the port's (columns); -inf where the shape forbids it."""
+    """Scores of pairs of our values (rows) and the port's (columns); -inf where the shapes are incompatible."""
 
     def __init__(
         self,
@@ -180,7 +179,7 @@ class _Scores:
         self.sure = [(i, j) for i, j, lead in _mutual(self.total(0)) if min(lead, self.numbers[i, j]) >= SURE]
 
     def total(self, present: float) -> Array:
-        """All scores, with what a pair scores for being one at all."""
+        """Return all scores, each with the bonus `present` for every pair."""
         return np.where(self.possible, np.float32(present) + self.numbers + self.hints, -np.inf)
 
 
@@ -192,7 +191,7 @@ def _fit(axes: str, shape: tuple[int, ...], grid: Grid | None, port_shape: tuple
 
 
 def _likeness(ours: Array, theirs: Array) -> Array:
-    """What the numbers of one of ours and of several of the port's say for them: SURE or more, down to -FAR."""
+    """Return scores of the numbers of one value of ours and of several of the port's: from SURE or more to -FAR."""
     size = np.abs(ours).max()
     spread = max(float(ours.std()), LEAST_SPREAD * float(size), float(np.finfo(np.float32).tiny))
     distance = np.sqrt(((theirs - ours) ** 2).mean(1)) / spread
@@ -201,7 +200,7 @@ def _likeness(ours: Array, theirs: Array) -> Array:
 
 
 def _alike(ours: Array, theirs: Array) -> bool:
-    """Whether two values of whatever layout have nearly the same mean and spread."""
+    """Return whether two values, in any layout, have nearly the same mean and spread."""
     with np.errstate(all="ignore"):
         theirs = np.asarray(theirs).astype(np.float64)
         spread = max(float(ours.std()), LEAST_SPREAD * float(np.abs(ours).max()), float(np.finfo(np.float32).tiny))
@@ -209,7 +208,7 @@ def _alike(ours: Array, theirs: Array) -> bool:
 
 
 def _op_of(name: str) -> str:
-    """The op that the last words of a port's name hint at, or ""."""
+    """Return the op that the last words of a port's name suggest, or ""."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
     for word in reversed(words[-4:]):
         for op, hints in _OPS.items():
@@ -230,9 +229,9 @@ def _agreement(op: str, others: Array) -> Array:
 def _order(
     scores: _Scores, fixed: Mapping[str, str], names: list[str], place: Mapping[str, int], ordered: bool
 ) -> list[str]:
-    """The port's names in order of computation: as they came, or by the numbers in them; [] if neither fits.
+    """Return the port's names in order of computation: as given, or by the numbers in them; [] if neither fits.
 
-    Known and sure pairs must be in order. Of a dump without an order there must be enough of them to tell.
+    Known and sure pairs must be in order. For a dump without an order there must be enough of them.
     """
     pairs = [(place[row], column) for row, column in fixed.items()]
     pairs += [(place[scores.rows[i]], scores.columns[j]) for i, j in scores.sure]
@@ -249,7 +248,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _longest_rising(numbers: Iterable[int]) -> int:
-    """How many of the numbers can be kept so that they rise."""
+    """Return the length of the longest increasing subsequence."""
     ends: list[int] = []
     for number in numbers:
         at = int(np.searchsorted(ends, number)) if ends else 0
@@ -258,7 +257,7 @@ def _longest_rising(numbers: Iterable[int]) -> int:
 
 
 def _mutual(total: Array) -> list[tuple[int, int, float]]:
-    """Pairs that are each other's best: row, column, and how far they lead before the next best of either, or none."""
+    """Return pairs that are each other's best: row, column, and their lead over the next best, or over no pair."""
     found = []
     for i, j in enumerate(total.argmax(1)):
         if np.isfinite(total[i, j]) and total[:, j].argmax() == i:
@@ -268,7 +267,7 @@ def _mutual(total: Array) -> list[tuple[int, int, float]]:
 
 
 def _by_numbers(scores: _Scores) -> list[tuple[str, str, float]]:
-    """Pairs without any order: those whose numbers are alike, and like no other's."""
+    """Return pairs without any order: those whose numbers are similar, and to no other's."""
     return [
         (scores.rows[i], scores.columns[j], _confidence(lead, BY_NUMBERS))
         for i, j, lead in _mutual(scores.total(0))
@@ -288,10 +287,10 @@ def _in_sequence(
     place: Mapping[str, int],
     complete: bool,
 ) -> list[tuple[str, str, float]]:
-    """The best alignment of two sequences, in which the fixed pairs stay together as far as they are in order.
+    """Return the best alignment of two sequences that keeps the fixed pairs as far as they are in order.
 
-    `good` are the port's names of those among them whose numbers are like ours. A fault shows in all that follows: so
-    before the place where likeness ends, only values with like numbers are paired, unless the dump is `complete`.
+    `good` are the port's names in fixed pairs with similar numbers. A fault affects everything after it: so before the
+    point where similarity ends, only values with similar numbers are paired, unless the dump is `complete`.
     """
     rows = sorted({*scores.rows, *fixed}, key=lambda name: place[name])
     wanted = {*scores.columns, *fixed.values()}
@@ -323,9 +322,9 @@ def _in_sequence(
 
 
 def _front(alike: Array) -> int:
-    """How many of the columns come before a fault: where they go from mostly like ours to mostly unlike.
+    """Return how many of the columns come before a fault: where they change from mostly similar to ours to mostly not.
 
-    The place that makes what is seen most likely, each side having a rate of its own; all, if there is no such change.
+    The change point of maximum likelihood, with a rate on each side; all columns if there is no such change.
     """
     counts, sizes = np.concatenate([[0], np.cumsum(alike)]), np.arange(len(alike) + 1)
 
@@ -340,7 +339,7 @@ def _front(alike: Array) -> int:
 
 
 def _sums(total: Array) -> Array:
-    """The best sum of an alignment of the first i rows with the first j columns, for all i and j."""
+    """Return the best score of an alignment of the first i rows with the first j columns, for all i and j."""
     sums = np.zeros((total.shape[0] + 1, total.shape[1] + 1))
     for i, row in enumerate(total):
         np.maximum.accumulate(np.maximum(sums[i, 1:], sums[i, :-1] + row), out=sums[i + 1, 1:])
@@ -348,7 +347,7 @@ def _sums(total: Array) -> Array:
 
 
 def _path(total: Array, sums: Array) -> list[tuple[int, int]]:
-    """The pairs of the best alignment."""
+    """Return the pairs of the best alignment."""
     pairs = []
     i, j = total.shape
     while i and j:
@@ -363,10 +362,10 @@ def _path(total: Array, sums: Array) -> list[tuple[int, int]]:
 
 
 def _presence(scores: _Scores, rows: Array, columns: Array, front: int) -> float:
-    """What a pair scores for being one at all: much, if the dump has nearly all of our values and few of its own.
+    """Return the bonus of every pair: large if the dump has nearly all of our values and few others.
 
-    Counted before the front. Where a fault is too early for that shapes may tell, if nearly all of them go together.
-    `rows` and `columns` are the places of the scores' own.
+    Counted before the fault. Where it is too early for that, shapes decide, if nearly all of them can be paired.
+    `rows` and `columns` are the positions of the rows and columns of the scores.
     """
     sure = [(rows[i], columns[j]) for i, j in scores.sure if columns[j] < front]
     if len(sure) >= ANCHORS:

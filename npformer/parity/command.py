@@ -1,4 +1,4 @@
-"""`npformer parity`: compare a port's dump with a model, or two dumps with each other, and say what differs."""
+"""The command `npformer parity`: compare a port's dump with a model, or two dumps, and report the differences."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OF_THE_MODEL = (
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare, write the files asked for, print the report; returns 0 where the port is equal, 1 where it is not.
+    """Compare, write the requested files, print the report; return 0 where the port is equal, 1 where it is not.
 
     Raises ValueError, TypeError, OSError or ImportError for input that cannot be used; then nothing is written.
     """
@@ -61,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what could not be written, and half a request, before anything is computed. Raises ValueError."""
+    """Refuse, before anything is computed, output that could not be written and incomplete requests.
+
+    Raises ValueError.
+    """
     for path in args.report:
         export.check_suffix(Path(path), export.REPORT_SUFFIXES, "--report")
     if args.write_names:
@@ -103,7 +106,7 @@ def _against_model(args: argparse.Namespace) -> Report:
 
 
 def read_array(path: Path) -> Array:
-    """The input of a model from a `.npy` file: floats (B, C, H, W), or (C, H, W) for a batch of one.
+    """Read the input of a model from a `.npy` file: floats (B, C, H, W), or (C, H, W) for a batch of one.
 
     Raises ValueError for anything else, FileNotFoundError.
     """
@@ -125,7 +128,7 @@ def read_array(path: Path) -> Array:
 
 
 def _load(name: str, weights: str | None) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """The model that --model and --weights stand for, and its image processor."""
+    """Return the model that --model and --weights select, and its image processor."""
     if weights is None:
         if is_random(name):
             raise ValueError(f"--model {name} has no weights here; give them with --weights, a directory or a file")
@@ -148,6 +151,6 @@ def _option(name: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text as standard output can take it, whatever characters the names in it have."""
+    """Return text that standard output can encode, whatever characters the names in it have."""
     encoding = sys.stdout.encoding or "ascii"
     return text.encode(encoding, "backslashreplace").decode(encoding)

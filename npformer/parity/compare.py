@@ -48,18 +48,18 @@ def compare(
     picture: Any = None,
     processor: Any = None,
 ) -> Report:
-    """Say which ops of a port are wrong, and why, from a dump of its intermediate values.
+    """Find the wrong ops of a port, and their likely causes, from a dump of its intermediate values.
 
-    `model` runs in float64 on `pixel_values` (B, C, H, W), what the port was given. `port` is a mapping from name to
-    array, or a path that `read_dump` reads. After every value the port's replaces ours, so each op is judged on the
-    port's own upstream values; the error allowed is that of our op in the port's dtype, times four (eight: a warning).
+    `model` runs in float64 on `pixel_values` (B, C, H, W), the port's input. `port` is a mapping from name to array,
+    or a path that `read_dump` reads. After every value the port's replaces ours, so each op is judged on the port's
+    own upstream values; the error allowed is that of our op in the port's dtype, times four (eight: a warning).
 
-    names: which of ours is which of the port's, where they differ (a mapping or a file; see `read_map`); what it
-    leaves open is aligned. layout: of the port's maps, "NCHW", "NHWC" or "auto". dtype: what the port computes in,
+    names: pairs of our names and the port's, where they differ (a mapping or a file; see `read_map`); the remaining
+    values are aligned. layout: of the port's maps, "NCHW", "NHWC" or "auto". dtype: that of the port's arithmetic,
     "float32", "float16", "bfloat16", "float64" or "auto". port_weights, port_labels: checked first where given.
-    picture, processor: what the input was made from, to explain an input that differs.
+    picture, processor: the origin of the input, to explain an input that differs.
 
-    Raises ValueError, TypeError or FileNotFoundError for what cannot be compared.
+    Raises ValueError, TypeError or FileNotFoundError for arguments that cannot be compared.
     """
     started = time.perf_counter()
     if isinstance(model, PreTrainedModel):
@@ -100,7 +100,7 @@ class _Comparison:
         self.input_differs = False
 
     def match(self, names: Any, layout: str) -> None:
-        """Pair the port's names with ours and bring its values into our axes."""
+        """Pair the port's names with ours and convert its values to our axes."""
         with_input = Trace({INPUT: self.pixel_values, **self.reference}, {INPUT: "BCHW", **self.reference.layouts})
         self.matching = match_names(with_input, self.dump, names, self.kinds, self.dump.ordered)
         self.findings += self.matching.findings
@@ -114,7 +114,7 @@ class _Comparison:
             )
 
     def preflight(self, weights: Any, labels: Any, picture: Any, processor: Any) -> None:
-        """Check what comes before any layer: the input, the weights, the order of labels."""
+        """Check the prerequisites of the layers: the input, the weights, the order of labels."""
         mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
         finding = describe_input(self.pixel_values, mean, std)
         self.findings += [finding] if finding else []
@@ -133,7 +133,7 @@ class _Comparison:
             self.findings += check_labels(self.exact_model, labels)
 
     def replay(self) -> None:
-        """Run both replays, again without the values that turn out to hold a later layer's, and judge every value."""
+        """Run both replays, repeatedly without values found to hold a later layer's, and judge every value."""
         x = self.laid.values[INPUT] if self.input_differs else self.pixel_values
         free = Replay(self.rough_model, self.program, {}, rounding(self.dtype))
         free.run(self.pixel_values.astype(self.rough_model.dtype))
@@ -185,7 +185,7 @@ class _Comparison:
         return _Judged(value, judgement, "" if np.isfinite(judgement.error) else "not finite")
 
     def _held_instead(self, name: str) -> str | None:
-        """The later value that the port has under this name, because it folds the layers between into one."""
+        """Return the later value that the port has under this name, because it folds the layers between into one."""
         names, start, port = self.program.names, self.exact.order[name], self.given[name]
         for later in names[start + 1 : start + 1 + FUSED_REACH]:
             if self.exact.sites[later].output.shape != port.shape:
@@ -200,7 +200,7 @@ class _Comparison:
         return None
 
     def _odd_shape(self, name: str) -> tuple[Array, CauseFound] | None:
-        """A misshapen value in our axes, and its cause, where padding of another size explains it."""
+        """Return a misshapen value in our axes, and its cause, where padding of another size explains it."""
         port = np.asarray(self.dump[self.matching.port_names[name]])
         if port.ndim == 4 and self.laid.layout == "NHWC":
             port = port.transpose(0, 3, 1, 2)
@@ -215,7 +215,7 @@ class _Comparison:
         return None
 
     def report(self) -> Report:
-        """Put everything together; causes are looked for here."""
+        """Assemble the report, searching for the causes of faults."""
         faults: list[Fault] = []
         span: list[str] = []
         broken = self.input_differs
@@ -279,12 +279,12 @@ class _Comparison:
         return fault
 
     def _hands_on(self, name: str) -> bool:
-        """Whether a value is merely another name of one before it, as a block's of its last layer's."""
+        """Return whether a value is merely another name of an earlier one, as a block's of its last layer's."""
         output = self.exact.sites[name].output
         return any(output is value for value in self.exact.sites[name].used.values())
 
     def _causes(self, name: str, span: list[str], port: Array) -> list[CauseFound]:
-        """The catalogue's causes whose value is the port's, at the value itself or at an untested one before it."""
+        """Return the catalogue's causes that give the port's value, at this value or at an untested one before it."""
         found: list[CauseFound] = []
         judgement = self.judged[name].judgement
         limit = max(WARN, min(LENIENT, CONVINCING * judgement.ratio if judgement else LENIENT))
@@ -306,9 +306,9 @@ class _Comparison:
         return sorted(found, key=lambda cause: cause.ratio)
 
     def _elsewhere(self, span: list[str]) -> list[dict[str, Cause]]:
-        """What may have gone wrong at untested values: each cause at each of them, and at all of them at once.
+        """Return possible mistakes at untested values: each cause at each of them, and at all of them at once.
 
-        A porter who takes another activation takes it everywhere, and a wrong order of heads shows in query, key and
+        A port that uses another activation uses it everywhere, and a wrong order of heads shows in query, key and
         value.
         """
         single: list[dict[str, Cause]] = []
@@ -324,7 +324,7 @@ class _Comparison:
         return [*single, *(trial for trial in together.values() if len(trial) > 1)][:SPAN_LIMIT]
 
     def _descriptions(self, name: str, port: Array) -> list[CauseFound]:
-        """What the port's value is to ours, where nothing in the catalogue explains it."""
+        """Describe the port's value in terms of ours, where nothing in the catalogue explains it."""
         found = []
         axes, exact, rough = self.reference.layouts[name], self.exact.sites[name].output, self.rough.sites[name].output
         for (cause, exact_thunk), (_, rough_thunk) in zip(
@@ -336,7 +336,7 @@ class _Comparison:
         return found
 
     def _suggestions(self, faults: Iterable[Fault]) -> list[str]:
-        """What to dump next: where causes were found, then the middle of each faulty span, then of its halves."""
+        """Return values to dump next: those with causes, then the middle of each faulty span, then of its halves."""
         wanted: list[str] = []
         for fault in faults:
             wanted += [cause.op for cause in fault.causes if cause.op in fault.span]
@@ -354,7 +354,7 @@ def _kinds(model: Module, reference: Trace) -> dict[str, str]:
 
 
 def _planted(cause: Cause, site: Site) -> Array:
-    """What the op would have given with that cause."""
+    """Return the value that the op would have with that cause."""
     return next(value() for other, value in alternatives(site) if other == cause)
 
 
@@ -363,7 +363,7 @@ def _ours(site: Site) -> Array:
 
 
 def _promising(port: Array, alternative: Array, ours: Array) -> bool:
-    """Whether an alternative is nearer to the port than we are: the others need no floor computed."""
+    """Return whether an alternative is nearer to the port than our value: the others need no noise floor."""
     with np.errstate(all="ignore"):
         p = port.astype(np.float64)
         return bool(rms(p - alternative) < 0.7 * rms(p - ours)) or bool(
@@ -372,7 +372,7 @@ def _promising(port: Array, alternative: Array, ours: Array) -> bool:
 
 
 def _inputs(site: Site) -> dict[str, Array]:
-    """What an op is made from: its arguments, or of an inner value the last few values of its module."""
+    """Return the inputs of an op: its arguments, or for an inner value the last few values of its module."""
     arrays = [x for x in site.inputs if isinstance(x, np.ndarray)]
     if arrays:
         return {f"input{i}" if i else "input": x for i, x in enumerate(arrays)}
@@ -386,7 +386,7 @@ def _parameters(module: Module) -> dict[str, Array]:
 
 
 def _bisected(names: Sequence[str]) -> list[str]:
-    """The middle one, then the middles of the two halves, and so on."""
+    """Return the names in bisection order: the middle one, then the middles of the two halves, and so on."""
     ordered, parts = [], [list(names)]
     while parts:
         part = parts.pop(0)
@@ -403,6 +403,6 @@ def _relative(port: Array, reference: Array) -> float:
 
 
 def _close(a: Array, b: Array, dtype: str) -> bool:
-    """Whether two values of the port are one, up to a rounding."""
+    """Return whether two values of the port are the same up to a rounding."""
     with np.errstate(all="ignore"):
         return a.shape == b.shape and bool(np.abs(a - b).max() <= 4 * DTYPES[dtype][0] * np.abs(a).max())

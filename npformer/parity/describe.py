@@ -1,4 +1,4 @@
-"""What a report says of one value: how far off, where, and at which numbers."""
+"""The figures of one value in a report: the size of the error, its position, and the numbers there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .report import Fault, Value
 
 
 def fill(value: Value, judgement: Judgement) -> None:
-    """Put a judgement's figures into a value's."""
+    """Copy a judgement's figures to a value."""
     value.ratio, value.bulk, value.peak = judgement.ratio, judgement.bulk, judgement.peak
     value.channel, value.floor, value.error = judgement.channel, judgement.floor, judgement.error
     value.largest, value.ulp, value.sqnr = judgement.largest, judgement.ulp, judgement.sqnr
@@ -21,9 +21,9 @@ def fill(value: Value, judgement: Judgement) -> None:
 
 
 def map_errors(fault: Fault) -> None:
-    """Find where a fault's error is, from what was expected and what came: the worst number, channels, pixels, border.
+    """Locate a fault's error from the expected and the actual value: the worst element, channels, pixels, border.
 
-    An error that is no number counts as infinite.
+    An error that is NaN counts as infinite.
     """
     assert fault.expected is not None
     assert fault.got is not None
@@ -42,7 +42,7 @@ def map_errors(fault: Fault) -> None:
 
 
 def _border(error: Array) -> float | None:
-    """The border pixels' root mean square error over the inner ones'; None where there is no inside, or no error."""
+    """Return the ratio of the border pixels' RMS error to the inner ones'; None without inner pixels or error."""
     inside = np.zeros(error.shape[2:], bool)
     inside[1:-1, 1:-1] = True
     inner, outer = error[:, :, inside], error[:, :, ~inside]
@@ -52,12 +52,12 @@ def _border(error: Array) -> float | None:
 
 
 def rms(x: Array, axes: tuple[int, ...] | None = None) -> Any:
-    """Root mean square over some axes, or all."""
+    """Return the root mean square over some axes, or all."""
     with np.errstate(all="ignore"):
         return np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=axes))
 
 
 def some(names: Iterable[str]) -> str:
-    """The first few of many names, for a sentence."""
+    """Return the first few of many names, for a sentence."""
     listed = sorted(names) if isinstance(names, set) else list(names)
     return ", ".join(map(repr, listed[:3])) + (f" ... ({len(listed)} in all)" if len(listed) > 3 else "")

@@ -1,18 +1,18 @@
-"""A port's intermediate values: what a dump is, and reading and writing one.
+"""Dumps of a port's intermediate values: the formats, reading and writing.
 
 Four forms are read:
 
     a folder of `.npy` files      the path below the folder, without the suffix, is the name ("%3A" stands for ":")
     `.npz`                        as `np.savez(path, **values)` writes it ("%3A" may stand for ":" here too)
     `.safetensors`                npformer's traces among them
-    a folder with manifest.json   raw little-endian numbers, a file each, for programs that have no library for others
+    a folder with manifest.json   raw little-endian numbers, a file each, for programs without a library for the others
 
-The manifest lists the values in the order they were computed:
+The manifest lists the values in order of computation:
 
     {"format": "npformer-dump", "version": 1, "values": [
         {"name": "stem.conv", "file": "0.bin", "dtype": "float32", "shape": [1, 112, 112, 32], "layout": "NHWC"}, ...]}
 
-dtype is float64, float32, float16 or bfloat16; layout may be left out.
+dtype is float64, float32, float16 or bfloat16; layout may be omitted.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Dump(Mapping[str, np.ndarray]):
     """A read-only mapping from the port's names to its values.
 
     ordered: whether the order is that of computation, as far as the form can tell (not of a folder of `.npy` files nor
-    of a safetensors file of another program). dtypes: what each value was stored in; bfloat16 comes as float32.
-    layouts: how the port lays out axes, of the values it says so of. source: where it comes from, for messages.
+    of a safetensors file of another program). dtypes: the stored dtype of each value; bfloat16 is read as float32.
+    layouts: the port's order of axes, for the values that declare it. source: the origin, for messages.
     """
 
     def __init__(
@@ -72,24 +72,27 @@ class Dump(Mapping[str, np.ndarray]):
         self._values = {n: v.astype(np.float32) if v.dtype.name == "bfloat16" else v for n, v in arrays.items()}
 
     def __getitem__(self, name: str) -> Array:
-        """The value of that name."""
+        """Return the value of that name."""
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names, in the order of computation if `ordered`."""
+        """Iterate over the names, in the order of computation if `ordered`."""
         return iter(self._values)
 
     def __len__(self) -> int:
-        """How many values there are."""
+        """Return the number of values."""
         return len(self._values)
 
     def __repr__(self) -> str:
-        """Where it comes from, and how much is in it."""
+        """Return the origin and the number of values."""
         return f"Dump({self.source}: {len(self)} values)"
 
 
 def _array(source: str, name: Any, value: Any) -> Array:
-    """A value as an array of floating-point numbers. Raises ValueError for anything else, TypeError for a bad name."""
+    """Return a value as an array of floating-point numbers.
+
+    Raises ValueError for anything else, TypeError for a bad name.
+    """
     if not isinstance(name, str):
         raise TypeError(f"{source}: names must be texts, got {name!r}")
     if "\0" in name:
@@ -104,7 +107,10 @@ def _array(source: str, name: Any, value: Any) -> Array:
 
 
 def as_dump(port: Any) -> Dump:
-    """Take a Dump, a mapping from name to array, or a path to read. Raises as `read_dump`, TypeError for all else."""
+    """Convert a Dump, a mapping from name to array, or a path to a Dump.
+
+    Raises as `read_dump`, TypeError for all else.
+    """
     if isinstance(port, Dump):
         return port
     if isinstance(port, str | Path):
@@ -115,10 +121,10 @@ def as_dump(port: Any) -> Dump:
 
 
 def read_dump(path: str | Path) -> Dump:
-    """Read a dump in any of the four forms.
+    """Read a dump in any of the four formats.
 
-    Numbers of large `.npy` and raw files stay on disk until they are looked at. Raises FileNotFoundError, and
-    ValueError for what is damaged, hostile, empty, or holds anything but floating-point numbers.
+    Numbers of large `.npy` and raw files stay on disk until they are accessed. Raises FileNotFoundError, and
+    ValueError for a dump that is damaged, hostile, empty, or holds anything but floating-point numbers.
     """
     path = Path(path)
     if path.is_dir():
@@ -135,7 +141,7 @@ def read_dump(path: str | Path) -> Dump:
 def write_dump(values: Mapping[str, Any], path: str | Path) -> None:
     """Write values in their order: `.npz`, `.safetensors`, or, without a suffix, a new folder with a manifest.
 
-    What is written appears whole or not at all. Raises ValueError for another suffix, FileExistsError where the folder
+    The dump appears complete or not at all. Raises ValueError for another suffix, FileExistsError where the folder
     exists.
     """
     path, dump = Path(path), as_dump(values)
@@ -150,7 +156,7 @@ def write_dump(values: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _named(path: Path, values: Iterable[tuple[str, Array]]) -> dict[str, Array]:
-    """A mapping of pairs. Raises ValueError for a name that comes twice, spelled in two ways."""
+    """Return pairs as a mapping. Raises ValueError for a name that occurs twice, in two spellings."""
     named: dict[str, Array] = {}
     for name, value in values:
         if name in named:
@@ -183,7 +189,10 @@ def _read_npy(file: Path) -> Array:
 
 
 def _read_npz(path: Path) -> list[tuple[str, Array]]:
-    """Names and arrays. The reader of checkpoints refuses ONNX's names ("/conv/Conv_0") and what compresses far."""
+    """Return names and arrays.
+
+    The reader of checkpoints refuses ONNX's names ("/conv/Conv_0") and data with a high compression ratio.
+    """
     values = []
     with refusing(path), path.open("rb") as file:
         start = file.read(len(MAGIC))
@@ -209,7 +218,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _natural(name: str) -> list[Any]:
-    """Sorts "block2" before "block10"."""
+    """Return a sort key that puts "block2" before "block10"."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -273,7 +282,7 @@ def _read_raw(folder: Path, name: str, entry: dict[str, Any]) -> Array:
 
 
 def _inside(folder: Path, file: Any) -> Path | None:
-    """The path of a file in a folder, links followed; None where there is none, or where it leads out."""
+    """Return the path of a file in a folder, links resolved; None where there is none, or where it is outside."""
     try:
         path = (folder / file).resolve()
         return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
@@ -282,7 +291,7 @@ def _inside(folder: Path, file: Any) -> Path | None:
 
 
 def _write_npz(dump: Dump, path: Path) -> None:
-    """As `np.savez`, which cannot write a value that is called "file"."""
+    """Write as `np.savez` does, which cannot write a value named "file"."""
     with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, value in dump.items():
             member = file_name(name).replace("%3A", ":").replace("%23", "#")
@@ -310,7 +319,7 @@ def _write_manifest(dump: Dump, folder: Path) -> None:
 
 
 def file_name(name: str) -> str:
-    """The path, below a folder of `.npy` files, that stands for a value's name, and never leads out of the folder."""
+    """Return the path of a value below a folder of `.npy` files, which is never outside the folder."""
     parts = name.split("/")
     # "/a", "a//b", "..": no path below a folder, so slashes and dots are spelled as numbers too.
     is_path = not name or all(part.strip(".") for part in parts)

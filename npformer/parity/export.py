@@ -1,4 +1,4 @@
-"""A report as files: JSON, JUnit, a page or text; and one faulty op, alone, as `.npz`."""
+"""Export of a report: JSON, JUnit, a page or text; and of one faulty op, alone, as `.npz`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPRO_SUFFIXES = (".npz",)
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """The whole report as a dict that any JSON reader takes: the verdict, "equal", "tested" and the report's fields.
+    """Return the whole report as a JSON-compatible dict: the verdict, "equal", "tested" and the report's fields.
 
     A number that is not finite is one of the strings "nan", "inf" and "-inf", one that was not measured None. A fault
     names its value. An array is summarised: its shape, dtype, smallest and largest finite number, root mean square of
@@ -38,7 +38,7 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def junit(report: Report) -> str:
-    """The report as JUnit's XML: a test case for every value, a failure for a faulty one, skipped for an untested one.
+    """Return the report as JUnit's XML: a test case for every value, a failure if faulty, skipped if untested.
 
     A finding that makes the port different fails in a case of its own, as does a comparison that tested nothing. The
     verdict is in the suite's system-out. Characters that XML cannot hold are spelled out.
@@ -75,9 +75,9 @@ def junit(report: Report) -> str:
 
 
 def save_report(report: Report, path: str | Path) -> None:
-    """Write a report as its path's suffix says: .html, .json, .xml (JUnit) or .txt (with every value).
+    """Write a report in the format of its path's suffix: .html, .json, .xml (JUnit) or .txt (with every value).
 
-    The file appears whole or not at all. Raises ValueError for another suffix, OSError where it cannot be written.
+    The file appears complete or not at all. Raises ValueError for another suffix, OSError where it cannot be written.
     """
     path = Path(path)
     suffix = check_suffix(path, REPORT_SUFFIXES, "the report's path")
@@ -95,13 +95,13 @@ def save_report(report: Report, path: str | Path) -> None:
 
 
 def save_repro(fault: Fault, path: str | Path) -> None:
-    """Write a faulty op alone as `.npz`, for np.load without pickle: what goes in, what should come out, what came.
+    """Write a faulty op alone as `.npz`, for np.load without pickle: its inputs, its expected and its actual output.
 
-    Arrays: "inputs.<name>", "parameters.<name>", "expected" and "got" where there are such; "about" is a JSON string
+    Arrays: "inputs.<name>", "parameters.<name>", "expected" and "got" where they exist; "about" is a JSON string
     with the value, op, kind, axes, span, causes, reason and, as `to_json` has them, the worst index and both numbers.
 
-    The file appears whole or not at all. Raises ValueError for another suffix or arrays of objects, OSError where it
-    cannot be written.
+    The file appears complete or not at all. Raises ValueError for another suffix or arrays of objects, OSError where
+    it cannot be written.
     """
     path = Path(path)
     check_suffix(path, REPRO_SUFFIXES, "the repro's path")
@@ -123,7 +123,7 @@ def save_repro(fault: Fault, path: str | Path) -> None:
 
 
 def check_suffix(path: Path, known: tuple[str, ...], what: str) -> str:
-    """The suffix of a path. Raises ValueError for one that is not known, naming `what` it is of."""
+    """Return the suffix of a path. Raises ValueError for an unknown one, naming `what` it is of."""
     suffix = path.suffix
     if suffix not in known:
         raise ValueError(f"{what} must end in {' or '.join(known)}, got {str(path)!r}")
@@ -131,7 +131,7 @@ def check_suffix(path: Path, known: tuple[str, ...], what: str) -> str:
 
 
 def _plain(x: Any) -> Any:
-    """Dataclasses, mappings, sequences, NumPy's numbers and arrays as what JSON knows; see `to_json`."""
+    """Convert dataclasses, mappings, sequences, NumPy's numbers and arrays to JSON's types; see `to_json`."""
     if is_dataclass(x):
         return {field.name: _plain(getattr(x, field.name)) for field in fields(x)}
     if isinstance(x, Mapping):
@@ -168,7 +168,7 @@ def _fail(case: ET.Element, kind: str, message: str, details: str = "") -> None:
 
 
 def _failure(value: Value, fault: Fault | None, report: Report) -> tuple[str, str]:
-    """A failure's message and its details."""
+    """Return a failure's message and its details."""
     if fault is None:
         return f"faulty, ratio {digits(value.ratio)}", shown(value.note)
     lines = [f"{label}: {text}" for label, text in facts(fault, report)]

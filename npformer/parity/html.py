@@ -1,7 +1,7 @@
-"""A report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere.
+"""A report as one self-contained HTML page: no script, no font, no picture from elsewhere.
 
-What `show` says in text is here too, with a plot of every value's ratio, pictures of where the errors lie, and bars of
-the errors by channel.
+It has the text of `show`, with a plot of every value's ratio, images of the errors' positions, and bars of the errors
+by channel.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NOT_FINITE = (0, 200, 255)
 
 
 def html(report: Report) -> str:
-    """The whole report as a page; every name in it is escaped. Memory: error maps as small PNG pictures inside."""
+    """Return the whole report as a page; every name in it is escaped. Error maps are embedded as small PNG images."""
     parts = [
         f'<h1>Parity report</h1>\n<p class="verdict {"equal" if report.equal else "different"}">'
         f"{_escape(verdict(report))}</p>",
@@ -136,7 +136,7 @@ def _cell(content: str, column: int) -> str:
 
 
 def _plot(report: Report) -> str:
-    """Ratios on a logarithmic scale, one point a value; where nothing was tested the ground is hatched."""
+    """Plot the ratios on a logarithmic scale, one point per value; untested ranges are hatched."""
     finite = [v.ratio for v in report.values if v.ratio is not None and math.isfinite(v.ratio)]
     top = min(math.ceil(math.log10(max([100.0, *finite])) + 0.3), _LARGEST)
     bottom = math.log10(_SMALLEST)
@@ -198,7 +198,7 @@ def _level(y: float, name: str, label: str, x: float, anchor: str) -> str:
 
 
 def _ticks(count: int) -> range:
-    """Some ten round positions along the values."""
+    """Return about ten round positions along the values."""
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, count + 1) if count <= 12 * s)
     return range(step, count + 1, step)
 
@@ -246,21 +246,21 @@ def _error_map(number: int, fault: Fault) -> str:
 
 
 def _levels(errors: Array, largest: float) -> Array:
-    """Errors as 0 to 254, linear up to the largest finite one; 255 where they are not finite."""
+    """Scale errors to 0 to 254, linearly up to the largest finite one; 255 where they are not finite."""
     finite = np.isfinite(errors)
     share = np.divide(errors, largest, out=np.zeros_like(errors), where=finite & (largest > 0))
     return np.where(finite, np.rint(share * 254), 255).astype(np.uint8)
 
 
 def _palette() -> list[int]:
-    """255 colours from dark to bright, and one for what is not finite."""
+    """Return 255 colours from dark to bright, and one for values that are not finite."""
     places = np.linspace(0, len(_COLOURS) - 1, 255)
     channels = [np.interp(places, np.arange(len(_COLOURS)), _COLOURS[:, i]) for i in range(3)]
     return [*np.rint(np.stack(channels, 1)).astype(int).ravel().tolist(), *_NOT_FINITE]
 
 
 def _data_uri(levels: Array) -> str:
-    """A picture of numbers 0 to 255, enlarged by a whole factor without blending, as the address of an image."""
+    """Return an image of numbers 0 to 255 as a data URI, enlarged by an integer factor without interpolation."""
     from PIL import Image
 
     rows, columns = levels.shape
@@ -313,7 +313,7 @@ def _list(items: Iterable[str]) -> str:
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are escaped already, the first of each row its heading."""
+    """Return a table of already escaped cells, the first of each row its heading."""
     top = "".join(f'<th scope="col">{_escape(label)}</th>' for label in head)
     lines = "".join(
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
@@ -323,7 +323,7 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _kind(value: Value) -> str:
-    """How a value is drawn: its status, or "warn"."""
+    """Return the style of a value: its status, or "warn"."""
     return "warn" if value.level == "warn" else value.status
 
 

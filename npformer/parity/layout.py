@@ -1,13 +1,13 @@
-"""How a port lays out its values: which axis is which, found by comparing numbers, and undone.
+"""Layouts of a port's values: the order of axes, found by comparing numbers, and undone.
 
-A layout is an order of letters: "BHWC" is a map whose channels lie innermost. Letters in brackets share one axis:
+A layout is an order of letters: "BHWC" is a map whose channels are innermost. Letters in brackets share one axis:
 "B(HW)C" is the same map as tokens, "(BCHW)" a flat one. The letters are our own: B batch, C channels, H W height and
 width, N tokens, D width, h heads, d head width.
 
-The whole dump takes one vote for each kind of value (maps, tokens, heads, scores). Frameworks mix channels-first and
-channels-last, so a single value may differ in that, and is read as it is. Other orders (height and width swapped,
-tokens numbered column by column) are layouts only where the whole dump has them; in one value they are a mistake of
-the port's, and left in.
+The whole dump votes on the layout of each kind of value (maps, tokens, heads, scores). Frameworks mix channels-first
+and channels-last, so a single value may differ in that, and is read accordingly. Other orders (height and width
+swapped, tokens numbered column by column) are layouts only where the whole dump has them; in one value they are a
+mistake of the port, and are not undone.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Laid:
     """A port's values in our axes.
 
     values: our name -> the port's value in our axes and shape, in its own dtype; views where possible. layouts: our
-    name -> how the port lays it out. layout: the vote on maps, "NCHW", "NHWC" or an unusual one, "" where there was no
-    value that could tell. misshapen: our name -> what is wrong with a shape that no layout explains.
+    name -> the port's layout. layout: the vote on maps, "NCHW", "NHWC" or an unusual one, "" where no value was
+    conclusive. misshapen: our name -> the error in a shape that no layout explains.
     """
 
     values: dict[str, np.ndarray]
@@ -64,8 +64,8 @@ class Laid:
 class Reading:
     """One way to read a port's array.
 
-    order: the letters of its axes longer than 1, outermost first. spelled: the layout for people. letters: our own
-    axes in our order, with their sizes; those of size 1 are left out.
+    order: the letters of its axes longer than 1, outermost first. spelled: the layout for display. letters: our own
+    axes in our order, with their sizes; those of size 1 are omitted.
     """
 
     kind: str
@@ -95,7 +95,7 @@ class _Pair:
 class _Vote:
     """The order of a kind of value in the dump.
 
-    heard: some values could tell it from the other usual ones. doubtful: they could, but do not.
+    heard: some values could distinguish it from the other usual ones. doubtful: they could, but do not.
     """
 
     order: str
@@ -110,11 +110,11 @@ def undo_layouts(
     layout: str = "auto",
     declared: Mapping[str, str] | None = None,
 ) -> Laid:
-    """Bring the port's values into our axes, without changing or broadcasting any.
+    """Convert the port's values to our axes, without changing or broadcasting any.
 
-    `port_names` says which of the port's is which of ours. `layout` is that of maps, "NCHW" or "NHWC"; "auto" takes
-    what the numbers say. `declared` gives single values' layouts, by the port's names or ours, such as "NHWC" or
-    "BND"; one that does not fit is reported and otherwise ignored.
+    `port_names` maps our names to the port's. `layout` is that of maps, "NCHW" or "NHWC"; "auto" lets the numbers
+    decide. `declared` gives single values' layouts, by the port's names or ours, such as "NHWC" or "BND"; one that
+    does not fit is reported and otherwise ignored.
 
     Raises ValueError for another `layout`.
     """
@@ -150,10 +150,11 @@ def undo_layouts(
 
 @lru_cache(maxsize=65536)
 def readings(axes: str, shape: Shape, port_shape: Shape, grid: Grid | None = None) -> tuple[Reading, ...]:
-    """Every way to read an array of `port_shape` as a value of ours of `shape`, whose axes are `axes`.
+    """Return every way to read an array of `port_shape` as a value of ours of `shape`, whose axes are `axes`.
 
-    Axes may come in any order, and neighbours share one axis; those of size 1 may be there or not. `grid` is how many
-    tokens high and wide a picture is: then tokens may come as a map. Usual orders first; empty where nothing fits.
+    Axes may be in any order, and neighbours may share one axis; those of size 1 may be present or not. `grid` is the
+    picture's height and width in tokens: then tokens may be stored as a map. Usual orders first; empty where nothing
+    fits.
     """
     if math.prod(shape) != math.prod(port_shape):
         return ()
@@ -173,7 +174,7 @@ def readings(axes: str, shape: Shape, port_shape: Shape, grid: Grid | None = Non
 
 
 def grids(reference: Trace) -> dict[str, Grid]:
-    """How many tokens high and wide the picture is at each value with tokens: as in the last map before that fits."""
+    """Return the height and width of the token grid at each value with tokens, from the last fitting map before."""
     found: dict[str, Grid] = {}
     maps: dict[int, Grid] = {}
     for name, value in reference.items():
@@ -197,7 +198,7 @@ def _pairs(reference: Trace, port: Mapping[str, Array], port_names: Mapping[str,
 
 
 def _distinct(axes: str, rank: int) -> str:
-    """Our axes' letters, each another one: the second N is M. Where they do not say what is what, just any letters."""
+    """Return the letters of our axes, made distinct: the second N is M. Where they are unknown, arbitrary letters."""
     axes = axes.replace("N", "M").replace("M", "N", 1)
     return axes if len(axes) == rank == len(set(axes)) else USUAL["others"][0][:rank]
 
@@ -208,7 +209,7 @@ def _split(axes: str, shape: Shape, grid: Grid) -> Shape:
 
 
 def _orders(kind: str, letters: Mapping[str, int], axes: str, shape: Shape, port_shape: Shape) -> Iterator[Reading]:
-    """The orders in which the letters' sizes, those of neighbours multiplied, are the port's; usual ones first."""
+    """Yield the orders of letters whose sizes, multiplied for merged neighbours, are the port's; usual ones first."""
     sizes = [size for size in port_shape if size > 1]
     usual = [_reduced(order, letters) for order in USUAL[kind]]
     for order in dict.fromkeys([*usual, *map("".join, permutations(letters))]):
@@ -218,7 +219,7 @@ def _orders(kind: str, letters: Mapping[str, int], axes: str, shape: Shape, port
 
 
 def _groups(order: str, letters: Mapping[str, int], sizes: Sequence[int]) -> list[str] | None:
-    """Neighbouring letters put together so that their sizes multiply to `sizes`; None where they cannot."""
+    """Merge neighbouring letters so that their sizes multiply to `sizes`; None where they cannot."""
     groups, rest = [], order
     for size in sizes:
         group, product = "", 1
@@ -231,7 +232,7 @@ def _groups(order: str, letters: Mapping[str, int], sizes: Sequence[int]) -> lis
 
 
 def _spell(groups: Sequence[str], kind: str, axes: str, shape: Shape, port_shape: Shape) -> str:
-    """The layout for people. Axes of size 1 have their letter where it is plain which they are, or else are 1."""
+    """Return the layout for display. Axes of size 1 have their letter where it is unambiguous, or else are 1."""
     order, sizes = "".join(groups), dict(zip(axes, shape, strict=True))
     spelled = ""
     for full in (axes, *USUAL[kind]):
@@ -246,7 +247,7 @@ def _spell(groups: Sequence[str], kind: str, axes: str, shape: Shape, port_shape
 
 
 def _reduced(order: str, letters: Iterable[str]) -> str:
-    """An order with only those of its letters that a value has."""
+    """Return an order restricted to the letters that a value has."""
     present = set(letters)
     return "".join(letter for letter in order if letter in present)
 
@@ -254,7 +255,7 @@ def _reduced(order: str, letters: Iterable[str]) -> str:
 def _given(
     pairs: Sequence[_Pair], port_names: Mapping[str, str], declared: Mapping[str, str]
 ) -> tuple[dict[str, Reading], list[Finding]]:
-    """The readings that the dump itself declares."""
+    """Return the readings that the dump itself declares."""
     given, wrong = {}, []
     for pair in pairs:
         said = declared.get(port_names[pair.name], declared.get(pair.name, ""))
@@ -270,7 +271,7 @@ def _given(
 
 
 def _says(said: str, reading: Reading) -> bool:
-    """Whether a declared layout ("NHWC", "BHWC", "BND") means a reading."""
+    """Return whether a declared layout ("NHWC", "BHWC", "BND") matches a reading."""
     if said == reading.spelled:
         return True
     if reading.kind == "maps":
@@ -302,13 +303,13 @@ def _measure(pair: _Pair) -> None:
 
 
 def _across(tokens: np.ndarray, grid: Grid) -> np.ndarray:
-    """The places of tokens, which we number row by row, where they are numbered column by column."""
+    """Return the indices of tokens numbered column by column, which we number row by row."""
     rows, columns = np.divmod(tokens, grid[1])
     return columns * grid[0] + rows
 
 
 def _distance(ours: Array, port: Array) -> float:
-    """Root mean square of the difference over the spread of ours; 1, as of unlike values, where none is finite."""
+    """Return the RMS difference over the spread of ours; 1, as of unrelated values, where none is finite."""
     with np.errstate(all="ignore"):
         port = port.astype(np.float64)
         finite = np.isfinite(port) & np.isfinite(ours)
@@ -321,14 +322,14 @@ def _distance(ours: Array, port: Array) -> float:
 
 
 def _view(pair: _Pair, reading: Reading) -> Array:
-    """The port's array under a reading, in our axes and shape."""
+    """Return the port's array under a reading, in our axes and shape."""
     letters = dict(reading.letters)
     array = pair.port.reshape([letters[letter] for letter in reading.order])
     return array.transpose([reading.order.index(letter) for letter in letters]).reshape(pair.ours.shape)
 
 
 def _read(pair: _Pair, reading: Reading, across: bool) -> Array:
-    """The port's array in our axes, tokens in our order."""
+    """Return the port's array in our axes, tokens in our order."""
     value = _view(pair, reading)
     if across and reading in pair.across and pair.grid:
         places = _across(np.arange(math.prod(pair.grid)), pair.grid)
@@ -338,7 +339,7 @@ def _read(pair: _Pair, reading: Reading, across: bool) -> Array:
 
 
 def _numbered_across(pairs: Sequence[_Pair]) -> bool:
-    """Whether tokens are numbered column by column: most values read right only so, and none reads right only not."""
+    """Return whether tokens are numbered column by column: most values agree only so, and none only otherwise."""
     told = [(_best(pair.across), _best({r: pair.distances[r] for r in pair.across})) for pair in pairs if pair.across]
     told = [(across, plain) for across, plain in told if across != plain]
     for_it = sum(across < RIGHT and CLEARLY * across < plain for across, plain in told)
@@ -351,10 +352,10 @@ def _best(distances: Mapping[Reading, float]) -> float:
 
 
 def _vote(kind: str, pairs: Sequence[_Pair], given: Mapping[str, Reading]) -> _Vote:
-    """Which order the values of a kind have.
+    """Decide the order of a kind of values by vote.
 
-    Each value says how much farther from ours it reads in an order than in its best one. The less right it reads at
-    all, as after a fault, the less it says, except about orders that its shape rules out.
+    Each value votes by how much farther from ours it is in an order than in its best one. The worse its best
+    agreement, as after a fault, the less its vote counts, except against orders that its shape rules out.
     """
     usual, orders = USUAL[kind], USUAL[kind]
     if (
@@ -388,7 +389,7 @@ def _vote(kind: str, pairs: Sequence[_Pair], given: Mapping[str, Reading]) -> _V
 
 
 def _costs(fitting: Sequence[Reading], distances: Mapping[Reading, float]) -> dict[str, tuple[float, float]]:
-    """What a value says against each order that fits its shape, 0 for the best one; and the distance in it."""
+    """Return a value's cost of each order that fits its shape, 0 for the best one; and the distance in it."""
     if not fitting:
         return {}
     best = min(distances[reading] for reading in fitting)
@@ -400,7 +401,7 @@ def _costs(fitting: Sequence[Reading], distances: Mapping[Reading, float]) -> di
 
 
 def _choose(pair: _Pair, votes: Mapping[str, _Vote], settled: bool) -> Reading | None:
-    """How to read one value: as the vote says, or as its shape or, clearly, its numbers say; None if misshapen."""
+    """Choose the reading of one value by the vote, or by its shape or, clearly, its numbers; None if misshapen."""
     for kind in dict.fromkeys(reading.kind for reading in pair.readings):
         fitting = {reading.order: reading for reading in pair.readings if reading.kind == kind}
         present = next(iter(fitting))

@@ -1,8 +1,8 @@
-"""Which of a port's values is which of ours: by the user's map, by name, and where neither says, by alignment.
+"""Matching of a port's values with ours: by the user's map, by name, and otherwise by alignment.
 
-Names are the same when they are spelled the same, or the same but for how frameworks spell scopes:
-"/a/b/Conv_output_0" is "a.b", a prefix that all names have ("model.") or all lack ("efficientformer.") does not count,
-and the model's own output, "" here, may be called "logits" or "output".
+Names are equal if they are spelled equally, or differ only in how frameworks spell scopes: "/a/b/Conv_output_0" is
+"a.b", a prefix that all names have ("model.") or all lack ("efficientformer.") does not count, and the model's own
+output, "" here, may be called "logits" or "output".
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ Names = Mapping[str, str | None]  # our name, glob or regex -> the port's name, 
 
 @dataclass
 class Matching:
-    """Which of the port's values is which of ours.
+    """The result of matching a port's values with ours.
 
     port_names: our name -> the port's, in our order. how: our name -> "exact", "map" or "aligned". confidence: of the
-    aligned ones, 0 to 1. unmatched: the port's names that nothing of ours was found for.
+    aligned ones, 0 to 1. unmatched: the port's names without a match.
     """
 
     port_names: dict[str, str]
@@ -60,14 +60,14 @@ def match_names(
     kinds: Mapping[str, str] | None = None,
     ordered: bool = True,
 ) -> Matching:
-    """Find for each of the port's values the one of ours that it is.
+    """Match each of the port's values with one of ours.
 
-    `names` is a map, or a file that `read_map` reads; it wins over equal names. `kinds` says what makes each of our
-    values ("Conv2d"), to compare with what the port's names hint at. `ordered`: the port's values come in the order
-    they were computed in. Values of ours that merely hand on another (a block's is its last layer's) are left out of
-    the alignment once that other one is found.
+    `names` is a map, or a file that `read_map` reads; it takes precedence over equal names. `kinds` gives the kind of
+    module of each of our values ("Conv2d"), for comparison with the port's names. `ordered`: the port's values are in
+    order of computation. Values of ours that are equal to another (a block's to its last layer's) are omitted from the
+    alignment once that other one is matched.
 
-    Raises ValueError for a map that names what is not there, and as `read_map`.
+    Raises ValueError for a map with unknown names, and as `read_map`.
     """
     names = read_map(names) if isinstance(names, str | Path) else names or {}
     mapped = _mapped(names, list(reference), list(port))
@@ -96,13 +96,13 @@ def match_names(
 
 
 def read_map(path: str | Path) -> dict[str, str | None]:
-    r"""Read which of our names is which of the port's, from JSON or YAML (".json", ".yaml", ".yml").
+    r"""Read pairs of our names and the port's, from JSON or YAML (".json", ".yaml", ".yml").
 
     The file is a mapping {ours: theirs}, or one that `write_map` wrote. Ours may be a pattern, and then stands for all
-    values it fits whose counterpart the port has dumped: in "encoder.blocks.*.conv" a star is any text without a dot
+    matching values whose counterpart the port has dumped: in "encoder.blocks.*.conv" a star is any text without a dot
     or colon, two stars any text at all, and the stars of "b*/conv2d" take it over, first for first; "re:" begins a
-    regular expression for the whole name, whose groups the port's name takes over as "\1". A plain name wins over
-    patterns, an earlier pattern over later ones. null instead of the port's name leaves the value out.
+    regular expression for the whole name, whose groups the port's name takes over as "\1". A plain name has precedence
+    over patterns, an earlier pattern over later ones. null instead of the port's name omits the value.
 
     Raises ValueError for another form or kind of file, FileNotFoundError, or ImportError where PyYAML is missing.
     """
@@ -125,11 +125,11 @@ def read_map(path: str | Path) -> dict[str, str | None]:
 
 
 def write_map(matching: Matching, path: str | Path) -> None:
-    """Write a matching for editing, as JSON or YAML by the path's ending, in the form that `read_map` reads.
+    """Write a matching for editing, as JSON or YAML by the path's suffix, in the form that `read_map` reads.
 
     Aligned pairs come with their confidence, in YAML as a comment; the port's unmatched names are listed too.
 
-    Raises ValueError for another ending.
+    Raises ValueError for another suffix.
     """
     path = Path(path)
     if path.suffix == ".json":
@@ -167,7 +167,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _mapped(names: Names, ours: Sequence[str], theirs: Sequence[str]) -> dict[str, str | None]:
-    """The map without patterns: our names to the port's, or to None."""
+    """Return the map without patterns: our names to the port's, or to None."""
     known, dumped = set(ours), set(theirs)
     patterns = {key: value for key, value in names.items() if key.startswith("re:") or "*" in key}
     result = {}
@@ -199,7 +199,7 @@ def _perhaps(name: str, known: Sequence[str]) -> str:
 
 
 def _compiled(key: str, value: str | None) -> tuple[re.Pattern[str], str | None]:
-    """A glob or regex of ours as a regex, and the port's name as a template for its groups."""
+    """Compile a glob or regex of ours to a regex, and the port's name to a template for its groups."""
     if key.startswith("re:"):
         try:
             return re.compile(key.removeprefix("re:")), value
@@ -233,7 +233,7 @@ def _expanded(pattern: re.Pattern[str], template: str | None, name: str, key: st
 
 
 def _by_name(reference: Trace, port: Mapping[str, np.ndarray], ordered: bool) -> dict[str, str]:
-    """Our names to the port's that are the same, spelling apart."""
+    """Map our names to the port's equal ones, spelling aside."""
     found = {name: name for name in reference if name in port}
     direct: dict[str, list[str]] = {}
     scopes: dict[str, list[str]] = {}
@@ -266,7 +266,7 @@ def _by_name(reference: Trace, port: Mapping[str, np.ndarray], ordered: bool) ->
 
 
 class _Fits:
-    """Whether some layout makes the port's shape of ours."""
+    """Test whether some layout converts our shape to the port's."""
 
     def __init__(self, reference: Trace, port: Mapping[str, np.ndarray]) -> None:
         self.reference, self.port, self.grids = reference, port, grids(reference)
@@ -277,7 +277,7 @@ class _Fits:
 
 
 def _path(name: str) -> tuple[str, str]:
-    """A port's name with dots for slashes; and, if its last part is an op's, the name of the module it is in."""
+    """Return a port's name with dots for slashes; and, if its last part is an op's, the enclosing module's name."""
     path = re.sub(r":\d+$", "", name)
     if "/" not in path:
         return path, ""
@@ -292,7 +292,7 @@ def _path(name: str) -> tuple[str, str]:
 
 
 class _Prefix:
-    """What the port's names begin with instead of ours: nothing, or whatever makes most of them fit."""
+    """The prefix that the port's names have instead of ours: none, or the one that matches most of them."""
 
     def __init__(self, paths: Iterable[str], ours: Iterable[str]) -> None:
         rests: dict[str, list[str]] = {}
@@ -308,20 +308,20 @@ class _Prefix:
         self.theirs, self.ours = best if votes[best] > max(1, votes["", ""]) else ("", "")
 
     def __call__(self, path: str) -> str:
-        """Our name for a path, if there is one under the prefix; or else the path."""
+        """Return our name for a path, if there is one under the prefix; or else the path."""
         ours = self.ours + path.removeprefix(self.theirs)
         known = ours in self.known or re.sub(r"_\d+$", "", ours) in self.known
         return ours if known and path.startswith(self.theirs) else path
 
 
 def _cut(name: str, most: int) -> list[tuple[str, str]]:
-    """A name in two, after none up to `most` of its parts."""
+    """Return the splits of a name in two, after none up to `most` of its parts."""
     places = [0, *(place.end() for place in re.finditer(r"\.", name))]
     return [(name[:place], name[place:]) for place in places[: most + 1]]
 
 
 def _scopes(reference: Trace, scopes: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Our modules' values to the scopes their ops are in: of the second call of "a" the scope is "a_1", and so on."""
+    """Map our modules' values to the scopes of their ops: that of the second call of "a" is "a_1", and so on."""
     calls = Counter(name.partition("#")[0] for name in reference)
     found: dict[str, str] = {}
     for name, times in calls.items():
@@ -333,7 +333,7 @@ def _scopes(reference: Trace, scopes: Mapping[str, Sequence[str]]) -> dict[str, 
 
 
 def _is_inside(reference: Trace, module: str, value: np.ndarray) -> bool:
-    """Whether a value is rather one of those made inside the module: its last op may be fused with what follows."""
+    """Return whether a value is rather one computed inside the module: its last op may be fused with the next."""
 
     def distance(name: str) -> float:
         ours = reference[name]
@@ -346,7 +346,7 @@ def _is_inside(reference: Trace, module: str, value: np.ndarray) -> bool:
 
 
 def _handed_on(reference: Trace) -> set[str]:
-    """Modules whose value is that of one inside them: ops in their own scope make other values."""
+    """Return the modules whose value is that of one inside them: ops in their own scope compute other values."""
     keys = _keys(reference)
     inside: dict[object, list[str]] = {}
     found = set()
@@ -358,7 +358,7 @@ def _handed_on(reference: Trace) -> set[str]:
 
 
 def _keys(reference: Trace) -> dict[str, tuple[object, ...]]:
-    """What equal values have in common."""
+    """Return a key for each value, which equal values share."""
     return {name: (value.shape, hash(np.ascontiguousarray(value).tobytes())) for name, value in reference.items()}
 
 
@@ -366,7 +366,7 @@ def _keys(reference: Trace) -> dict[str, tuple[object, ...]]:
 
 
 def _left(reference: Trace, found: Mapping[str, str], mapped: Mapping[str, str | None]) -> list[str]:
-    """Our values that are still to be found."""
+    """Return our values that are still unmatched."""
     keys = _keys(reference)
     known = {keys[name] for name in found}
     return [name for name in reference if name not in mapped and keys[name] not in known]

@@ -1,8 +1,8 @@
-"""How far off may a value be? As far as arithmetic in the port's dtype takes it, and a little further.
+"""The noise floor: the error that arithmetic in the port's dtype causes, with a small margin.
 
-The floor is measured: our own op runs on the same inputs in the port's dtype, and its error against float64 is what
-rounding costs there. Two things are added, since a port may compute the same in another order: what a long sum loses
-when its terms are added one after another (ours are added in pieces), and one unit in the last place.
+The floor is measured: our own op runs on the same inputs in the port's dtype, and its error against float64 is the
+cost of rounding there. Two terms are added, since a port may compute in another order: the loss of a long sum whose
+terms are added one after another (ours are added in pieces), and one unit in the last place.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DTYPES = {
 
 
 def round_to(x: Array, dtype: str) -> Array:
-    """Round to the nearest values of a dtype, as an array of the dtype x has; infinities where it overflows."""
+    """Round to the nearest values of a dtype, as an array of the dtype of x; infinities where it overflows."""
     if dtype == "float16":
         with np.errstate(over="ignore"):
             return x.astype(np.float16).astype(x.dtype)
@@ -43,7 +43,7 @@ def round_to(x: Array, dtype: str) -> Array:
 
 
 def find_dtype(dumped: Mapping[str, Array], stored: Mapping[str, str]) -> str:
-    """The narrowest dtype that nine in ten of the dumped values fit exactly, whatever they were stored in.
+    """Return the narrowest dtype that nine in ten of the dumped values fit exactly, whatever they were stored in.
 
     A port in half precision is often dumped as float32: then the lower bits are all zero.
     """
@@ -64,10 +64,10 @@ def find_dtype(dumped: Mapping[str, Array], stored: Mapping[str, str]) -> str:
 
 
 def before_rounding(value: Array, dtype: str, name: str) -> Array:
-    """What a dumped value may have been before it was rounded to half precision, at random.
+    """Return a random candidate for a dumped value before it was rounded to half precision.
 
-    A port may compute in float32 and keep only its dump in half precision: what it made next was made from the
-    unrounded value, and where two such values are subtracted that shows.
+    A port may compute in float32 and keep only its dump in half precision: the next op then used the unrounded value,
+    and the difference shows where two such values are subtracted.
     """
     if dtype not in ("float16", "bfloat16"):
         return value
@@ -77,9 +77,9 @@ def before_rounding(value: Array, dtype: str, name: str) -> Array:
 
 
 def rounding(dtype: str) -> Callable[[Site, Array], Array]:
-    """What a port of that dtype may make of a site's value: the rounding of long sums, then to the dtype itself.
+    """Return the rounding of a port's dtype for the value of a site: that of long sums, then to the dtype itself.
 
-    Half precision adds up in float32, as every processor and library does that we know of.
+    Sums in half precision are accumulated in float32, as in every processor and library known to us.
     """
     unit = DTYPES["float64" if dtype == "float64" else "float32"][0]
 
@@ -94,7 +94,7 @@ def rounding(dtype: str) -> Callable[[Site, Array], Array]:
 
 
 def _reordering(site: Site) -> Array | float | None:
-    """The deviation, in units of rounding, that another order of arithmetic may bring to this op's result."""
+    """Return the standard deviation, in units of rounding, that another order of arithmetic may add to the result."""
     module, inner = site.module, site.inner
     with np.errstate(all="ignore"):
         if inner == "pooled" and site.layout == "BD" and site.used:
@@ -123,17 +123,18 @@ def _reordering(site: Site) -> Array | float | None:
 
 
 def _squared(module: Conv2d | Linear) -> Conv2d | Linear:
-    """A layer that gives, from an input's squares, the sum of the squares of all products the given one adds up."""
+    """Return a layer that computes, from squared inputs, the sum of the squares of all products of the given one."""
     twin = copy.copy(module)
     twin.weight, twin.bias = module.weight * module.weight, None
     return twin
 
 
 def _sum_spread(total: Array, squares: Array, terms: int) -> Array:
-    """Deviation, in units, of a sum of that many terms added one after another.
+    """Return the standard deviation, in units, of the error of a sum of that many terms added one after another.
 
-    Every partial sum is rounded, an error of deviation |partial sum| / sqrt(3) units; the k-th partial sum is about
-    k/K of the total, give or take sqrt(k/K * squares). Adding up over k gives K (total**2 / 3 + squares / 2) / 3.
+    Every partial sum is rounded, an error of deviation |partial sum| / sqrt(3) units; of T terms, the t-th partial sum
+    is about t/T of the total, give or take sqrt(t/T * squares). Adding up over t gives T (total**2 / 3 + squares / 2)
+    / 3.
     """
     return np.sqrt(terms / 3 * (total * total / 3 + squares / 2))
 
@@ -145,7 +146,7 @@ def _mean_spread(terms: Array, axes: tuple[int, ...]) -> Array:
 
 @dataclass
 class Judgement:
-    """How one value compares: `ratio` is what decides, the others are what it is made of and what reports show."""
+    """The comparison of one value: `ratio` is decisive, the others are its components and figures for reports."""
 
     bulk: float
     peak: float
@@ -158,22 +159,22 @@ class Judgement:
 
     @property
     def ratio(self) -> float:
-        """The error over the floor, by whichever of the three measures is worst."""
+        """The error over the floor, by the worst of the three measures."""
         return max(self.bulk, self.peak, self.channel)
 
     @property
     def level(self) -> str:
-        """Up to four times the floor "pass", up to eight "warn", above "fail"."""
+        """The verdict: up to four times the floor "pass", up to eight "warn", above "fail"."""
         return "pass" if self.ratio <= PASS else "warn" if self.ratio <= WARN else "fail"
 
 
 def judge(port: Array, exact: Array, rough: Array, axes: str, dtype: str) -> Judgement:
-    """Compare a port's value with the exact one, both (…) of one shape, by the error that `rough` has.
+    """Compare a port's value with the exact one of the same shape, relative to the error of `rough`.
 
     Three measures, none of which lets one error hide behind many small ones or the other way round: root mean squares
     of all (`bulk`), the largest errors (`peak`: a wrong border, a single wrong pixel), and root mean squares channel
     by channel (`channel`: an error in a channel of small numbers). A NaN or infinity counts as an infinite error;
-    where the exact value is one itself, because something before was, there is nothing to compare.
+    where the exact value is itself not finite, because something before was, there is nothing to compare.
     """
     unit = DTYPES[dtype][0]
     port, exact, rough = (np.asarray(value, np.float64) for value in (port, exact, rough))
@@ -204,14 +205,14 @@ def judge(port: Array, exact: Array, rough: Array, axes: str, dtype: str) -> Jud
 
 
 def channel_axis(axes: str, rank: int) -> int | None:
-    """Which axis of a value holds its channels: C, else D, else the heads; None where there is none."""
+    """Return the axis of a value's channels: C, else D, else the heads; None where there is none."""
     if len(axes) != rank:
         return None
     return next((axes.index(letter) for letter in "CDh" if letter in axes), None)
 
 
 def _distance(value: Array, exact: Array) -> Array:
-    """|value - exact|; 0 where the exact value is none itself, because the port's own inputs to it are none."""
+    """Return |value - exact|; 0 where the exact value is not finite, because the port's own inputs to it are not."""
     distance = np.where(np.isfinite(exact), np.abs(value - exact), 0.0)
     return np.where(np.isnan(distance), np.inf, distance)
 
@@ -221,7 +222,7 @@ def _rms(x: Array, axes: tuple[int, ...] | None = None) -> Any:
 
 
 def simulated(model: Module, dtype: str) -> Module:
-    """The model as a port of that dtype has it: weights rounded to it; arithmetic in float32 (float64 for float64)."""
+    """Return the model in a port's dtype: weights rounded to it; arithmetic in float32 (float64 for float64)."""
     if dtype == "float64":
         return model.astype(np.float64)
     twin = model.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Recording a port's values where its framework offers a way: PyTorch, ONNX Runtime, Flax; a tape for all others."""
+"""Recorders of a port's values for frameworks with hooks, PyTorch, ONNX Runtime, Flax; and a tape for all others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 def record_torch(model: Any, pixel_values: Any, **options: Any) -> Dump:
-    """Run a PyTorch module once and keep what every module below it returns, under its name, in order.
+    """Run a PyTorch module once and record the output of every module below it, by name, in order.
 
-    Of several values a module returns the first is kept, of a model's output the logits or the last hidden state.
+    Of several outputs of a module the first is kept, of a model's output the logits or the last hidden state.
     Earlier calls of a module that is called more than once are "<name>#1", ..., as in `npformer.record`. pixel_values:
-    a tensor, or an array, which is given the dtype and device of the model's parameters.
+    a tensor, or an array, which is converted to the dtype and device of the model's parameters.
     """
     import torch
 
@@ -54,7 +54,7 @@ def record_torch(model: Any, pixel_values: Any, **options: Any) -> Dump:
 
 
 def _main_tensor(output: Any) -> Any:
-    """The tensor a module's result is about."""
+    """Return the main tensor of a module's output."""
     if hasattr(output, "keys"):
         output = output["logits"] if "logits" in output else output.get("last_hidden_state")
     while isinstance(output, tuple | list) and output:
@@ -63,11 +63,11 @@ def _main_tensor(output: Any) -> Any:
 
 
 def record_onnxruntime(model: str | Path | bytes, pixel_values: Array, *, optimized: bool = False) -> Dump:
-    """Run an ONNX model on ONNX Runtime and keep every intermediate value, by the graph's names, in order.
+    """Run an ONNX model on ONNX Runtime and record every intermediate value, by the graph's names, in order.
 
-    What does not depend on the input, such as constants and transposed weights, is left out.
-    With `optimized` the graph is first rewritten as the runtime does before it runs it, layers fused; without, it is
-    run as it stands. pixel_values is given to the graph's first input.
+    Values that do not depend on the input, such as constants and transposed weights, are omitted. With `optimized` the
+    graph is first rewritten as the runtime does before it runs it, layers fused; without, it is run unchanged.
+    pixel_values is passed to the graph's first input.
     """
     import onnx
     import onnxruntime
@@ -93,7 +93,7 @@ def record_onnxruntime(model: str | Path | bytes, pixel_values: Array, *, optimi
 
 
 def _optimized(content: bytes) -> bytes:
-    """The graph as ONNX Runtime rewrites it: layers fused, constants folded, but no layout of one processor."""
+    """Return the graph as ONNX Runtime optimises it: layers fused, constants folded, no processor-specific layout."""
     import tempfile
 
     import onnxruntime
@@ -114,11 +114,11 @@ def _options(onnxruntime: Any, *, optimize: bool) -> Any:
 
 
 def record_flax(module: Any, variables: Any, pixel_values: Any, **options: Any) -> Dump:
-    """Run a flax.linen module once and keep what its modules return and sow, by path ("stem/conv"), in order.
+    """Run a flax.linen module once and record its modules' outputs and sown values, by path ("stem/conv"), in order.
 
-    Of a module called more than once, earlier calls are "<path>#1", ..., and of several values returned the first is
-    kept; what a module sows comes just before its result. What Flax itself jits or scans has no values to see: use a
-    `Tape` there.
+    Of a module called more than once, earlier calls are "<path>#1", ..., and of several outputs the first is kept;
+    values that a module sows precede its output. Inside what Flax itself jits or scans there are no values to see: use
+    a `Tape` there.
     """
     import flax.linen
 
@@ -146,15 +146,15 @@ def record_flax(module: Any, variables: Any, pixel_values: Any, **options: Any) 
 
 
 class Tape(dict[str, Any]):
-    """Collects values where they are computed: `x = tape("stem.conv", x)`; then `compare(..., tape)`.
+    """A recorder called where values are computed: `x = tape("stem.conv", x)`; then `compare(..., tape)`.
 
-    In JAX make the tape inside the function that is jitted and return it, `return logits, OrderedDict(tape)`: out of
-    a plain dict the values come sorted by name, not in order. A name that comes again becomes "<name>#1", and the last
+    In JAX create the tape inside the jitted function and return it, `return logits, OrderedDict(tape)`: from a plain
+    dict the values are returned sorted by name, not in order. A name that is repeated becomes "<name>#1", and the last
     has the plain name. NumPy's arrays are copied, as a later op may work in place.
     """
 
     def __call__(self, name: str, value: Any) -> Any:
-        """Keep the value under that name and give it back."""
+        """Record the value under that name and return it."""
         if name in self:
             number = 1 + sum(key.startswith(f"{name}#") for key in self)
             earlier = list(self.items())

@@ -1,7 +1,7 @@
-"""Teacher-forced replay: run our model, and after every named value go on with the port's instead of ours.
+"""Teacher-forced replay: run our model, and after every named value continue with the port's instead of ours.
 
-So each op works on the port's own upstream values, and what it computes can be compared with what the port has there:
-an error made further up is in both, and cancels.
+So each op works on the port's own upstream values, and its result can be compared with the port's: an error made
+further up is in both, and cancels.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Change = Callable[[Site], Array]  # what to go on with instead of what our op ma
 
 @dataclass
 class Program:
-    """What one forward pass does: names in execution order, and how often each module or inner value is called."""
+    """The structure of one forward pass: names in execution order, and the calls of each module or inner value."""
 
     names: list[str]
     calls: dict[str, int]
 
     def key(self, name: str, number: int) -> str:
-        """The name of a call as `record` gives it: the last has the plain name, earlier ones "<name>#1", ..."""
+        """Return the name of a call as in `record`: the last has the plain name, earlier ones "<name>#1", ..."""
         return name if number == self.calls[name] else f"{name}#{number}"
 
 
 def study(names: Iterable[str]) -> Program:
-    """The program of a recorded trace, from its names. "a#2" and "a" mean that "a" is called three times."""
+    """Return the program of a recorded trace, from its names. "a#2" and "a" mean that "a" is called three times."""
     ordered = list(names)
     calls: dict[str, int] = {}
     for key in ordered:
@@ -44,7 +44,7 @@ def study(names: Iterable[str]) -> Program:
 
 
 class Before(Mapping[str, Array]):
-    """Values of a run up to a certain one: what an op could have been made from."""
+    """The values of a run before a certain one: the possible inputs of an op."""
 
     def __init__(self, used: Mapping[str, Array], order: Mapping[str, int], end: int) -> None:
         self._used, self._order, self._end = used, order, end
@@ -62,14 +62,14 @@ class Before(Mapping[str, Array]):
 
 
 class _Reached(Exception):
-    """The value that was asked for has been computed: no error, but the way out of the model."""
+    """Signal that the requested value has been computed: no error, but the way to leave the model."""
 
 
 class Replay:
-    """One run of a model on a port's values: a site for every named value, and what the run went on with.
+    """One run of a model on a port's values: a site for every named value, and the values the run continued with.
 
-    `given` are the port's values by our names, in our axes; any dtype. `rounding` makes of each newly computed value
-    what the run's dtype can hold. Values are floats of the model's dtype.
+    `given` are the port's values by our names, in our axes; any dtype. `rounding` rounds each newly computed value to
+    the run's dtype. Values are floats of the model's dtype.
     """
 
     def __init__(self, model: Module, program: Program, given: Mapping[str, Array], rounding: Rounding | None) -> None:
@@ -81,15 +81,15 @@ class Replay:
         self.used: dict[str, Array] = {}
 
     def run(self, pixel_values: Array) -> Replay:
-        """Run the whole model. Infinities and NaN of the port go through without a warning."""
+        """Run the whole model. Infinities and NaN of the port pass without a warning."""
         self._go(self.model, (pixel_values,), self.given, self.sites, self.used)
         return self
 
     def again(self, until: str, changed: Mapping[str, Change], free: bool = False) -> Array:
-        """What our op makes at `until` if values up to it had been changed: what it made then, changed itself or not.
+        """Return our op's value at `until` as if values up to it, itself included, had been changed.
 
-        The values between the changed ones and `until` are ours, computed anew, as in `run` where the port did not
-        dump them; with `free` also where it did.
+        The values between the changed ones and `until` are ours, recomputed, as in `run` where the port did not dump
+        them; with `free` also where it did.
         """
         first = min(self.order[name] for name in changed)
         given = dict(self.given)
@@ -104,7 +104,7 @@ class Replay:
         return sites[until].output
 
     def _scope(self, names: list[str]) -> str:
-        """The smallest module that is called once and holds all these values."""
+        """Return the smallest module that is called once and contains all these values."""
         paths = [name.partition(":")[0].partition("#")[0].split(".") for name in names]
         common: list[str] = []
         for parts in zip(*paths, strict=False):

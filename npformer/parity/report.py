@@ -1,4 +1,4 @@
-"""What a comparison found: every value's verdict, the faults and their causes, as data and as text."""
+"""The result of a comparison: every value's verdict, the faults and their causes, as data and as text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Level = Literal["pass", "warn", "fail", ""]
 
 @dataclass
 class Value:
-    """One named value of the model and how the port's compares, judged on the port's own upstream values.
+    """One named value of the model and its comparison with the port's, judged on the port's own upstream values.
 
-    name: as `record` names it. kind: what makes it ("Conv2d", or the inner value's name). status: "clean";
-    "faulty" (wrong locally); "inherited" (right locally, but other than in a run of our own, because of a fault before
-    it); "untested" (the port did not dump it). level: "pass", "warn" or "fail" of the local residual.
+    name: as in `record`. kind: the kind of its module ("Conv2d", or the inner value's name). status: "clean"; "faulty"
+    (wrong locally); "inherited" (right locally, but different from a run of our own, because of a fault before it);
+    "untested" (the port did not dump it). level: "pass", "warn" or "fail" of the local residual.
 
     ratio: the local error over the noise floor, the largest of `bulk` (root mean squares), `peak` (largest errors) and
     `channel` (the worst channel's root mean squares). floor: the noise floor, root mean square. error, largest: the
@@ -50,7 +50,7 @@ class Value:
 
 @dataclass
 class CauseFound:
-    """A cause whose residual falls to the floor: a stable key, one sentence, the op it sits at, its ratio."""
+    """A cause whose residual is at the noise floor: a stable key, one sentence, the op it is in, its ratio."""
 
     key: str
     text: str
@@ -63,11 +63,11 @@ class Fault:
     """A value that is wrong although everything before it that was dumped is taken from the port.
 
     op: the value whose computation is at fault: `value.name`, or an untested one of `span` where a cause is found
-    there. span: the untested values between the last dumped ones and this; the fault may lie in any of them. causes:
-    best first; several mean that they cannot be told apart in the port's dtype; none that it is unknown. worst: index
-    of the largest error, with what was expected and what came. by_channel: root mean square error of each channel.
-    error_map: the largest error at each pixel (H, W), of maps only. border: border pixels' root mean square error over
-    the inner ones'. inputs, parameters, expected, got: the op alone, for a repro.
+    there. span: the untested values between the last dumped ones and this; the fault may be in any of them. causes:
+    best first; several mean that they are indistinguishable in the port's dtype; none that the cause is unknown.
+    worst: index of the largest error, with the expected and the actual number. by_channel: root mean square error of
+    each channel. error_map: the largest error at each pixel (H, W), of maps only. border: border pixels' root mean
+    square error over the inner ones'. inputs, parameters, expected, got: the op alone, for a repro.
     """
 
     value: Value
@@ -89,7 +89,7 @@ class Fault:
 
 @dataclass
 class Finding:
-    """Something to know that is no faulty op: kind ("input", "weights", "labels", "layout", "names", ...), a sentence.
+    """An observation other than a faulty op: kind ("input", "weights", "labels", "layout", "names", ...), a sentence.
 
     bad: whether it alone makes the port different.
     """
@@ -103,9 +103,9 @@ class Finding:
 class Report:
     """The result of `compare`.
 
-    dtype: the port's. layout: how it lays out maps, by the vote of the whole dump. names: our name -> the port's.
-    confidence: of the names that were aligned rather than given, 0 to 1. unmatched: names of the port's that are none
-    of ours. suggestions: values to dump next, most useful first.
+    dtype: the port's. layout: its layout of maps, by the vote of the whole dump. names: our name -> the port's.
+    confidence: of the names that were aligned rather than given, 0 to 1. unmatched: names of the port's without a
+    match. suggestions: values to dump next, most useful first.
     """
 
     model: str
@@ -122,10 +122,10 @@ class Report:
 
     @property
     def equal(self) -> bool:
-        """Whether the port does what the model does: no fault, no bad finding, and something was tested."""
+        """True if the port is equal to the model: no fault, no bad finding, and something was tested."""
         return not self.faults and not any(finding.bad for finding in self.findings) and self.tested > 0
 
     @property
     def tested(self) -> int:
-        """How many values the port dumped and this comparison judged."""
+        """The number of values that the port dumped and this comparison judged."""
         return sum(value.status != "untested" for value in self.values)

@@ -1,6 +1,6 @@
-"""A report in words: the verdict in one line, the faults in detail, what was tested, and every value's numbers.
+"""A report in words: the verdict in one line, the faults in detail, the coverage, and every value's numbers.
 
-The sentences are made here for all forms of a report; `html` and `export` take them over.
+The sentences are written here for all forms of a report; `html` and `export` reuse them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RIGHT = {1, 2, 3, 4}  # the columns of numbers
 
 
 def verdict(report: Report) -> str:
-    """The result in one line: equal or not, the first fault and its cause, how much was tested.
+    """Return the result in one line: equal or not, the first fault and its cause, how much was tested.
 
     Findings that make the port different by themselves come first, since they explain what follows.
     """
@@ -50,10 +50,10 @@ def verdict(report: Report) -> str:
 
 
 def format_report(report: Report, verbose: bool = False) -> str:
-    """The whole report as text of ASCII characters, names aside.
+    """Return the whole report as text of ASCII characters, names aside.
 
-    The first fault is told in detail, up to nineteen others in a few lines each, and the table lists faults and
-    warnings with their neighbours; `verbose` tells every fault in detail and lists every value.
+    The first fault is described in detail, up to nineteen others in a few lines each, and the table lists faults and
+    warnings with their neighbours; `verbose` describes every fault in detail and lists every value.
     """
     parts = [verdict(report)]
     if report.findings:
@@ -81,7 +81,7 @@ def format_report(report: Report, verbose: bool = False) -> str:
 
 
 def facts(fault: Fault, report: Report) -> list[tuple[str, str]]:
-    """What is known of a fault, as pairs of a label and a sentence; only what was measured."""
+    """Return the known facts of a fault, as pairs of a label and a sentence; only measured ones."""
     value = fault.value
     names = [other.name for other in report.values]
     place = f", value {names.index(value.name) + 1} of {len(names)}" if value.name in names else ""
@@ -122,7 +122,7 @@ def facts(fault: Fault, report: Report) -> list[tuple[str, str]]:
 
 
 def where(fault: Fault) -> str:
-    """Where a fault is: "at X", or, after values that were not dumped, "in one of the 5 values from A to X"."""
+    """Return the position of a fault: "at X", or, after undumped values, "in one of the 5 values from A to X"."""
     ops = list(dict.fromkeys(found.op for found in fault.causes)) or [fault.op]
     if fault.causes or fault.reason or not fault.span or fault.op != fault.value.name:
         return f"at {' or '.join(map(title, ops))}"
@@ -130,7 +130,7 @@ def where(fault: Fault) -> str:
 
 
 def cause(fault: Fault, dtype: str) -> str:
-    """The cause in a few words; with several, that they cannot be told apart in that dtype; or that it is unknown."""
+    """Return the cause in a few words; or that several are indistinguishable in that dtype; or that it is unknown."""
     texts = [shown(found.text).rstrip(". ") for found in fault.causes]
     if len(texts) > 1:
         return f"not identifiable at {dtype}: {' or '.join(texts)}"
@@ -138,7 +138,7 @@ def cause(fault: Fault, dtype: str) -> str:
 
 
 def channels(errors: np.ndarray) -> str:
-    """The channels whose errors (root mean square, one number each) are largest, and what is usual."""
+    """Describe the channels with the largest errors (root mean square, one number each), and the typical error."""
     order = worst_channels(errors)
     listed = ", ".join(f"{i} ({digits(float(errors[i]))})" for i in order)
     kind = "channel has" if len(order) == 1 else "channels have"
@@ -146,13 +146,13 @@ def channels(errors: np.ndarray) -> str:
 
 
 def worst_channels(errors: np.ndarray) -> list[int]:
-    """The numbers of the few channels with the largest errors, worst first; NaN counts as the largest."""
+    """Return the indices of the few channels with the largest errors, worst first; NaN counts as the largest."""
     order = np.argsort(-np.nan_to_num(errors, nan=np.inf, posinf=np.inf), kind="stable")
     return [int(i) for i in order[:NAMED]]
 
 
 def coverage(report: Report) -> list[str]:
-    """How much was tested and with what result, where nothing was, and which names are uncertain, in sentences."""
+    """Describe in sentences how much was tested, with what result, the untested ranges, and the uncertain names."""
     counts = Counter(value.status for value in report.values)
     warned = sum(value.level == "warn" for value in report.values)
     lines = [
@@ -174,7 +174,7 @@ def coverage(report: Report) -> list[str]:
 
 
 def untested_runs(report: Report) -> Iterator[range]:
-    """Positions of the values that were not tested, each run of them as one range."""
+    """Yield the positions of the values that were not tested, each run of them as one range."""
     start = 0
     for position, value in enumerate(report.values):
         if value.status != "untested":
@@ -186,7 +186,7 @@ def untested_runs(report: Report) -> Iterator[range]:
 
 
 def row(value: Value) -> tuple[str, ...]:
-    """A value's line in the table, as `HEAD` names its columns."""
+    """Return a value's line in the table, with the columns of `HEAD`."""
     status = f"{value.status}, {value.level}" if value.level == "warn" else value.status
     port = title(value.port_name) if value.port_name is not None and value.port_name != value.name else ""
     notes = "; ".join(filter(None, [port, shown(value.note)]))
@@ -195,7 +195,7 @@ def row(value: Value) -> tuple[str, ...]:
 
 
 def legend(report: Report) -> list[str]:
-    """What the numbers mean, in sentences."""
+    """Return an explanation of the numbers, in sentences."""
     return [
         f"ratio: the error over the noise floor, which is what rounding in {report.dtype} costs at that place; up to "
         f"{PASS:g} passes, above {WARN:g} is a fault.",
@@ -206,29 +206,29 @@ def legend(report: Report) -> list[str]:
 
 
 def digits(x: float | None) -> str:
-    """A measured number in three digits (whole from 100 to a million); "-" for one that was not measured."""
+    """Format a measured number in three digits (integer from 100 to a million); "-" for one that was not measured."""
     if x is None:
         return "-"
     return f"{x:,.0f}" if 100 <= abs(x) < 1e6 else f"{x:.3g}"
 
 
 def shown(text: str) -> str:
-    """A text on one line that any screen or file can take: what cannot be printed is spelled out as its number."""
+    """Return a text on one line that any terminal or file can encode: unprintable characters become their codes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def title(name: str) -> str:
-    """A value's name to read: the model itself, whose name is empty, is "(model)"."""
+    """Return a value's name for display: the model itself, whose name is empty, is "(model)"."""
     return shown(name) or "(model)"
 
 
 def plural(number: int, noun: str) -> str:
-    """A number with its noun: "1 fault", "2 faults"."""
+    """Return a number with its noun: "1 fault", "2 faults"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _table(report: Report, verbose: bool) -> list[str]:
-    """All values, or faults, warnings, their neighbours and the last value, with what lies between counted."""
+    """Return all values, or faults, warnings, their neighbours and the last value, with the omitted ones counted."""
     values = report.values
     kept = set(range(len(values))) if verbose else _worth_showing(values)
     rows: list[Sequence[str]] = [HEAD]
@@ -249,7 +249,7 @@ def _gap(skipped: Counter[str]) -> tuple[str]:
 
 
 def _worth_showing(values: Sequence[Value]) -> set[int]:
-    """Positions of faults and warnings with their neighbours; of the worst ratio if there are none; of the last."""
+    """Return the positions of faults and warnings with neighbours, else of the worst ratio; and of the last value."""
     marked = [i for i, value in enumerate(values) if value.status == "faulty" or value.level == "warn"][:LIMIT]
     if not marked:
         measured = [i for i, value in enumerate(values) if value.ratio is not None]
@@ -299,7 +299,7 @@ def _border(ratio: float) -> str:
 
 
 def _uncertain_names(report: Report) -> list[str]:
-    """A sentence on the names that were matched by alignment, the least certain ones named."""
+    """Return a sentence on the names that were matched by alignment, naming the least certain ones."""
     if not report.confidence:
         return []
     worst = sorted(report.confidence, key=lambda name: report.confidence[name])[:3]

@@ -1,4 +1,4 @@
-"""A site: one op of a running model, with everything it was made from."""
+"""Sites: an op of a running model, with all its inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..ops import Array
 
 @dataclass(frozen=True)
 class Cause:
-    """What a porter may have done instead: a stable key such as "gelu-tanh", and one sentence."""
+    """A likely mistake of a port: a stable key such as "gelu-tanh", and one sentence."""
 
     key: str
     text: str
@@ -20,11 +20,11 @@ class Cause:
 
 @dataclass
 class Site:
-    """One named value as it came by.
+    """One named value during a run.
 
-    name: as `record` names it: "a.b", "a.b:inner" or "a.b#1". owner: the dotted name of `module`, which made it.
-    inputs: what the module was called with; () for an inner value. output: what our op makes of them. layout: the
-    axes' letters of an inner value, or None. used: every value before this one, by name, as the run went on with it
+    name: as in `record`: "a.b", "a.b:inner" or "a.b#1". owner: the dotted name of `module`, which computed it.
+    inputs: the module's arguments; () for an inner value. output: our op's result for them. layout: the
+    axes' letters of an inner value, or None. used: every value before this one, by name, as the run continued with it
     (the port's, where it was dumped), this one excluded. modules: all modules of the model by dotted name.
     """
 
@@ -39,7 +39,7 @@ class Site:
 
     @property
     def parent(self) -> Module | None:
-        """The module that holds this one; None of the model itself."""
+        """The module that holds this one; None for the model itself."""
         return self.modules[self.owner.rpartition(".")[0]] if self.owner else None
 
     @property

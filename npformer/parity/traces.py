@@ -1,4 +1,4 @@
-"""Two dumps compared with each other, without a model."""
+"""Comparison of two dumps, without a model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .report import Fault, Finding, Report, Value
 
 
 def compare_traces(a: Any, b: Any, *, dtype: str = "auto") -> Report:
-    """Find where two dumps part, value by value, by name.
+    """Find where two dumps start to differ, value by value, by name.
 
     Nothing is replayed, so an error further up shows in everything after it, and the floor is not measured: it is one
-    unit in the last place of the coarser dtype at the value's largest number, times the square root of how many values
-    came before (rounding adds up). Eight times that is the limit, as in `compare`. The first value beyond it is called
-    faulty, later ones inherited. Shapes must be equal.
+    unit in the last place of the coarser dtype at the value's largest number, times the square root of the number of
+    earlier values (rounding accumulates). The limit is eight times that, as in `compare`. The first value beyond it is
+    called faulty, later ones inherited. Shapes must be equal.
 
-    Raises ValueError, TypeError or FileNotFoundError for what cannot be compared.
+    Raises ValueError, TypeError or FileNotFoundError for dumps that cannot be compared.
     """
     started = time.perf_counter()
     first, second = as_dump(a), as_dump(b)
@@ -58,7 +58,7 @@ def compare_traces(a: Any, b: Any, *, dtype: str = "auto") -> Report:
 
 
 def _judge(value: Value, x: Array, y: Array, unit: float, dtype: str) -> Fault | None:
-    """Fill in how y compares with x; the fault, if it is one. `unit`: the floor, relative to the largest number."""
+    """Fill in the comparison of y with x; return the fault, if any. `unit`: floor relative to the largest number."""
     fault = Fault(value, value.name, [], [], (), np.nan, np.nan, expected=x, got=y)
     if x.shape != y.shape:
         value.status, value.level = "faulty", "fail"

@@ -1,4 +1,4 @@
-"""Checks of lesson 1: sizes, nearest, the way back to a picture, EfficientNet's arithmetic, a whole preparation."""
+"""Checks of lesson 1: sizes, nearest neighbours, inverting the preprocessing, EfficientNet's arithmetic, all steps."""
 
 import numpy as np
 

@@ -16,7 +16,7 @@ RNG = np.random.default_rng()
 
 
 def normal(*shape: int) -> np.ndarray:
-    """Random numbers of order one."""
+    """Return random numbers of order one."""
     return RNG.standard_normal(shape)
 
 

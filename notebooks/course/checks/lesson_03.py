@@ -15,12 +15,12 @@ RNG = np.random.default_rng()
 
 
 def normal(*shape: int) -> np.ndarray:
-    """Random numbers of order one."""
+    """Return random numbers of order one."""
     return RNG.standard_normal(shape)
 
 
 def statistics(channels: int) -> tuple[np.ndarray, ...]:
-    """Mean, variance, weight and bias of a batch norm, the variances small enough for epsilon to matter."""
+    """Return mean, variance, weight and bias of a batch norm, with variances small enough for epsilon to matter."""
     return normal(channels), RNG.uniform(0.002, 1.5, channels), normal(channels), normal(channels)
 
 
@@ -95,7 +95,7 @@ def layer_norm(function: Callable[..., Any]) -> None:
 
 
 def pair_of(answer: Any, what: str) -> tuple[Any, Any]:
-    """The two arrays that a function should have returned."""
+    """Return the two arrays that a function should have returned."""
     expect(answer is not None and answer is not Ellipsis, f"{what} gives nothing back yet; return two arrays.")
     expect(
         isinstance(answer, tuple | list) and len(answer) == 2,

@@ -179,7 +179,7 @@ def _random() -> np.random.Generator:
 
 
 def _counts(height: int, width: int, size: int) -> np.ndarray:
-    """Real pixels per window: the sum of a map of ones."""
+    """Count the real pixels per window: the sum of a map of ones."""
     ones = np.ones((1, 1, height, width))
     padded = np.pad(ones, ((0, 0), (0, 0), (size // 2,) * 2, (size // 2,) * 2))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (2, 3))

@@ -1,4 +1,4 @@
-"""Checks of the exercises of lesson 7: EfficientFormer whole."""
+"""Checks of the exercises of lesson 7: the whole EfficientFormer."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _plain(height: int, width: int, stride: int) -> tuple[int, int]:
 
 
 def token_grid_after(halvings: int, height: int, width: int) -> tuple[int, int]:
-    """The size of the map after some of the halvings."""
+    """Return the size of the map after some of the halvings."""
     return -(-height // 2**halvings), -(-width // 2**halvings)
 
 
@@ -194,7 +194,7 @@ def any_efficientformer(function: Callable[..., Any]) -> None:
 
 
 def _order_one(model: Any, generator: np.random.Generator) -> Any:
-    """Random weights that hide nothing: no bias is 0 and no scale is small."""
+    """Draw random weights that hide nothing: no bias is 0 and no scale is small."""
     state = {}
     for name, array in model.state_dict().items():
         fan_in = max(1, int(np.prod(array.shape[1:])))
@@ -207,7 +207,7 @@ def _order_one(model: Any, generator: np.random.Generator) -> Any:
 
 
 def _as_text(model: Any, x: np.ndarray) -> np.ndarray:
-    """The logits when the blocks of a row run in the order that their numbers have as text."""
+    """Return the logits with the blocks of a stage in the order of their numbers as text."""
     state = {}
     depths = model.config.depths
     for name, array in model.state_dict().items():
@@ -221,7 +221,7 @@ def _as_text(model: Any, x: np.ndarray) -> np.ndarray:
 
 
 def _without(model: Any, x: np.ndarray, part: str, two: bool = False) -> np.ndarray:
-    """The logits when the blocks of some part hand on what they get."""
+    """Return the logits with the blocks of some part replaced by the identity."""
 
     def observer(
         name: str, module: Any, inputs: tuple[Any, ...], output: np.ndarray, layout: str | None

@@ -201,7 +201,7 @@ def _random_block(config: EfficientNetConfig, shape: BlockShape, rng: np.random.
 
 
 def _mistakes(block: EfficientNetBlock, shape: BlockShape, x: np.ndarray) -> dict[str, Any]:
-    """What a block gives that is built with one mistake, under the sentence that says which."""
+    """Return the outputs of a block built with one mistake, by the sentence that describes it."""
 
     def built(padding: str = "hf-static", eps: float = 1e-3, first: bool = shape.is_first) -> EfficientNetBlock:
         values = {**vars(shape), "is_first": first}

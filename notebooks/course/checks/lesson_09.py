@@ -1,4 +1,4 @@
-"""Checks of lesson 9's exercises: additive attention, what it costs and cannot see, and a whole encoder block."""
+"""Checks of lesson 9's exercises: additive attention, its cost and its limits, and a whole encoder block."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def unit(function: Callable[..., Any]) -> None:
 
 
 def _layer(rng: np.random.Generator, width: int) -> swiftformer.SwiftFormerEfficientAdditiveAttention:
-    """An attention layer in float64 with random weights of order one."""
+    """Return an attention layer in float64 with random weights of order one."""
     layer = swiftformer.SwiftFormerEfficientAdditiveAttention(swiftformer.SwiftFormerConfig(), width).astype(
         np.float64
     )
@@ -206,7 +206,7 @@ def encoder_block(function: Callable[..., Any]) -> None:
 
 
 def _mistaken_blocks(block: Any, x: np.ndarray) -> dict[str, np.ndarray]:
-    """What an encoder block gives with one thing wrong, by the sentence that says what."""
+    """Return the outputs of an encoder block with one mistake, by the sentence that describes it."""
     batch, channels, height, width = x.shape
     one, two, local, mlp = block.layer_scale_1, block.layer_scale_2, block.local_representation, block.linear
 
@@ -227,11 +227,11 @@ def _mistaken_blocks(block: Any, x: np.ndarray) -> dict[str, np.ndarray]:
     bare = local(x) - x  # the local branch without its input
 
     def bend(x: np.ndarray, approximate: str = "none") -> np.ndarray:
-        """The MLP without its norm."""
+        """Apply the MLP without its norm."""
         return mlp.fc2(ops.gelu(mlp.fc1(x), approximate))
 
     def unhelped(x: np.ndarray) -> np.ndarray:
-        """The attention without the query added back."""
+        """Apply the attention without adding the query back."""
         tokens, attn = np.ascontiguousarray(x.reshape(batch, channels, -1).swapaxes(1, 2)), block.attn
         context, _ = ops.efficient_additive_attention(attn.to_query(tokens), attn.to_key(tokens), attn.w_g)
         return attn.final(attn.proj(context)).swapaxes(1, 2).reshape(x.shape)

@@ -132,7 +132,7 @@ def attention_multiply_adds(answer: Callable[..., int]) -> None:
 
 
 def _counted(channels: int, side: int, heads: int, key_dim: int, ratio: int) -> int:
-    """What a real model's summary says of its attention."""
+    """Return the multiply-adds of the attention in a real model's summary."""
     config = EfficientFormerConfig(
         depths=[1], hidden_sizes=[channels], downsamples=[False], dim=channels, num_meta3d_blocks=1,
         resolution=side, num_attention_heads=heads, key_dim=key_dim, attention_ratio=ratio, num_labels=2,

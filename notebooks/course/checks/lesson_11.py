@@ -1,4 +1,4 @@
-"""Checks of the exercises of lesson 11, and the ports whose faults are to be found."""
+"""Checks of the exercises of lesson 11, and the faulty ports for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Faults = dict[str, Callable[..., np.ndarray]]
 
 
 def port(number: int) -> tuple[PreTrainedModel, np.ndarray, dict[str, np.ndarray]]:
-    """A model, an input, and the values that a port of the model with something wrong in it computed from it."""
+    """Return a model, an input, and the values that a faulty port of the model computes from it."""
     name = ("swiftformer-fashion", "efficientformer-fashion")[number > 1]
     model = npformer.get_model(name, pretrained=True)
     processor = npformer.AutoImageProcessor.from_pretrained(name)
@@ -66,12 +66,12 @@ def _run(model: PreTrainedModel, pixel_values: np.ndarray, faults: Faults) -> np
 
 
 def _plain(trace: npformer.Trace) -> dict[str, np.ndarray]:
-    """All values but those inside a module, which few ports have."""
+    """Return all values but those inside a module, which few ports have."""
     return {name: value for name, value in trace.items() if ":" not in name}
 
 
 def _anonymous(model: PreTrainedModel, trace: npformer.Trace) -> dict[str, np.ndarray]:
-    """Layers' values only, under names that say nothing, channels last, small maps as tokens."""
+    """Return layers' values only, under meaningless names, channels last, small maps as tokens."""
     modules, values = dict(model.named_modules()), {}
     for name, value in trace.items():
         module = modules[name.partition(":")[0].partition("#")[0]]
@@ -187,7 +187,7 @@ def _same(op: Any, cause: Any, truth: tuple[str, str], number: str = "") -> None
 
 
 def port_model(number: int) -> PreTrainedModel:
-    """The model of a mystery port, without its values."""
+    """Return the model of a mystery port, without its values."""
     return npformer.get_model(("swiftformer-fashion", "efficientformer-fashion")[number > 1], pretrained=True)
 
 

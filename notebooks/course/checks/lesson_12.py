@@ -1,4 +1,4 @@
-"""Checks of lesson 12: the small jobs of whoever compares two libraries."""
+"""Checks of lesson 12: tools for the comparison of two libraries."""
 
 from __future__ import annotations
 

@@ -2,19 +2,19 @@
 
 Every source has
 
-    rename(keys, family)   what each of its keys is called here; `family` is a `model_type`, such as "efficientnet"
+    rename(keys, family)   the name here of each of its keys; `family` is a `model_type`, such as "efficientnet"
     ARCHITECTURES          its models by their names there: the variant here, and the settings in which they differ
-    arrange(name, array)   where it stores arrays in another order: an array as it is here
+    arrange(name, array)   where it stores arrays in another order: an array in the order used here
 
-so that weights made elsewhere load into the models here as they are:
+so that foreign weights load into the models here as they are:
 
     variant, settings = timm.ARCHITECTURES["tf_efficientnet_b0"]
     config = EfficientNetConfig.for_variant(variant, **settings, num_labels=1000)
     names = timm.rename(state, "efficientnet")
     EfficientNetForImageClassification(config).load_state_dict({names[key]: array for key, array in state.items()})
 
-Names alone do not say everything: the same keys and shapes belong to models that pad or normalise differently.
-`npformer.convert.recognise` finds out which source, model and settings weights are for.
+Names alone do not decide everything: the same keys and shapes belong to models that pad or normalise differently.
+`npformer.convert.recognise` infers the source, model and settings of weights.
 """
 
 from . import keras, lukemelas, mmpretrain, original, tensorflow, timm, torchvision, transformers

@@ -1,7 +1,7 @@
 """Keras: its own EfficientNets, and those of Callidior and qubvel (`efficientnet` on PyPI), which share the names.
 
-Keras' own models scale and normalise pictures themselves and return probabilities; here the image processor does the
-one, `ops.softmax` the other. Weights of B0 to B7 end in `_notop` where the classifier is left out.
+Keras' models rescale and normalise pictures themselves and return probabilities; here the image processor does the
+former, `ops.softmax` the latter. Weights of B0 to B7 end in `_notop` where the classifier is omitted.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ NORM_VARIABLES, OTHER_VARIABLES = ("weight", "bias", "running_mean", "running_va
 
 
 def rename(keys: Iterable[str], family: str) -> dict[str, str]:
-    """What each variable is called here. `family`: "efficientnet". Give all of a model's at once.
+    """Return the name here of each variable. `family`: "efficientnet". Expects all keys of a model at once.
 
-    A key ends in the layer's and the variable's name ("block1a_bn/gamma:0", whatever is before), or, as Keras 3 writes
-    them, in the layer's name or its kind, counted, and the variable's number ("layers/batch_normalization_1/vars/0").
+    A key ends in the names of the layer and the variable ("block1a_bn/gamma:0", after any prefix) or, as Keras 3
+    writes them, in the layer's name or its kind, counted, and the variable's index
+    ("layers/batch_normalization_1/vars/0").
 
     Raises ValueError for another family, and for keys that these models do not have.
     """
@@ -46,7 +47,7 @@ def rename(keys: Iterable[str], family: str) -> dict[str, str]:
 
 
 def arrange(name: str, array: np.ndarray) -> np.ndarray:
-    """An array as it is stored here, as a view; `name` is the one it has here.
+    """Return an array in the order stored here, as a view; `name` is its name here.
 
     Kernels (H, W, I, O) -> (O, I, H, W), depthwise ones (H, W, C, 1) -> (C, 1, H, W), dense ones (I, O) -> (O, I).
     """
@@ -60,7 +61,7 @@ def arrange(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _dotted(key: str) -> str:
-    """Layer and variable: "block1a_bn.weight"."""
+    """Return layer and variable with a dot between them: "block1a_bn.weight"."""
     *path, variable = re.sub(r":\d+$", "", key).split("/")
     layer = path[-1] if path else ""
     if layer == "vars" and len(path) > 1 and variable.isdigit():  # Keras 3: the variable's number
@@ -82,7 +83,7 @@ BLOCK: Rules = (
 
 
 def efficientnet(keys: list[str]) -> Rules:
-    """Stages are numbered and their blocks lettered: block1a, block2a, block2b ..."""
+    """Return the rules for EfficientNet: stages are numbered, their blocks lettered: block1a, block2a, block2b ..."""
     letters = {(int(match[1]), match[2]) for key in keys if (match := re.match(r"block(\d+)([a-z])_", key))}
     number = {place: n for n, place in enumerate(sorted(letters))}
     return (
@@ -97,10 +98,10 @@ def efficientnet(keys: list[str]) -> Rules:
 
 
 def _counted(keys: list[str]) -> Rules:
-    """Layers known by their kind alone, in the model's order: conv2d, conv2d_1 ..., batch_normalization ...
+    """Return the rules for layers known by their kind alone, in the model's order: conv2d, batch_normalization_1 ...
 
-    Every block has one depthwise convolution; and four others, but three where it has no expansion, as in the first
-    stage. So the numbers of layers tell how many blocks have none.
+    Every block has one depthwise convolution and four others, or three without expansion, as in the first stage. So
+    the counts of the layers determine how many blocks have no expansion.
     """
     convolutions = {key.split(".")[0] for key in keys if re.match(r"conv2d(_\d+)?\.", key)}
     blocks = len({key.split(".")[0] for key in keys if key.startswith("depthwise_conv2d")})
@@ -122,7 +123,7 @@ def _counted(keys: list[str]) -> Rules:
 
 
 def _counting(kind: str, layers: list[str]) -> Rule:
-    """Layers of one kind; the first has no number."""
+    """Return the rule for layers of one kind; the first has no number."""
 
     def name(suffix: str) -> str | None:
         number = int(suffix[1:] or 0)

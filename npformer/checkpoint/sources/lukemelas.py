@@ -1,6 +1,6 @@
-"""lukemelas: EfficientNet-PyTorch on PyPI, whose weights were made with TensorFlow.
+"""lukemelas: EfficientNet-PyTorch on PyPI, with weights converted from TensorFlow.
 
-It pads for the size a model is made for, and stays with that. For some weeks of 2020 (25 August to 8 October) it
+It pads for the nominal size of a model, whatever the picture. For some weeks of 2020 (25 August to 8 October) it
 padded symmetrically by mistake; models trained then need padding="symmetric".
 """
 
@@ -18,7 +18,7 @@ MARKS = {"efficientnet": r"_blocks\.\d+\._"}
 
 
 def rename(keys: Iterable[str], family: str) -> dict[str, str]:
-    """What each of lukemelas' keys is called here. `family`: "efficientnet".
+    """Return the name here of each of lukemelas' keys. `family`: "efficientnet".
 
     Raises ValueError for another family, and for keys that lukemelas' EfficientNets do not have.
     """
@@ -37,7 +37,7 @@ BLOCK: Rules = (
 
 
 def efficientnet(keys: list[str]) -> Rules:
-    """Blocks are counted through all stages, as here."""
+    """Return the rules for EfficientNet, whose blocks are counted through all stages, as here."""
     return (
         Rule(r"_conv_stem\.", "efficientnet.embeddings.convolution."),
         Rule(r"_bn0\.", "efficientnet.embeddings.batchnorm."),

@@ -22,9 +22,9 @@ REFUSED = {r"backbone\.norm[012]\.": "norms of a backbone for detection or segme
 
 
 def rename(keys: Iterable[str], family: str) -> dict[str, str]:
-    """What each of mmpretrain's keys is called here. `family`: "efficientformer".
+    """Return the name here of each of mmpretrain's keys. `family`: "efficientformer".
 
-    Give all keys of a model at once: some numbers follow from which blocks there are.
+    Expects all keys of a model at once: some indices depend on which blocks there are.
 
     Raises ValueError for another family, and for keys that mmpretrain's EfficientFormers do not have.
     """
@@ -36,7 +36,10 @@ META3D: Rules = (Rule(r"ls([12])\.weight", r"layer_scale_\1"), *rules.META3D)
 
 
 def efficientformer(keys: list[str]) -> Rules:
-    """A stage begins with the downsampling before it, which is its number 0, so all but the first count from 1."""
+    """Return the rules for EfficientFormer.
+
+    A stage's index 0 is the downsampling before it, so blocks count from 1 in all stages but the first.
+    """
     network, stages = r"backbone\.network\.", "efficientformer.encoder.intermediate_stages"
     blocks = "meta4D_layers.blocks"
     return (

@@ -1,7 +1,7 @@
 """The authors' own repositories of EfficientFormer and SwiftFormer.
 
-Like timm, their models average both heads where there are two. A model trained without distillation has one, and its
-logits are that head's: `copies_of_head` puts it into both, which averages to the same.
+As in timm, their models average both heads where there are two. A model trained without distillation has one head,
+whose output is the logits: `copies_of_head` copies it to both, whose average is the same.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ REFUSED = {r"norm[0246]\.": "norms of a backbone for detection or segmentation"}
 
 
 def rename(keys: Iterable[str], family: str) -> dict[str, str]:
-    """What each of the authors' keys is called here. `family`: "efficientformer" or "swiftformer".
+    """Return the name here of each of the authors' keys. `family`: "efficientformer" or "swiftformer".
 
-    Give all keys of a model at once: some numbers follow from which blocks there are.
+    Expects all keys of a model at once: some indices depend on which blocks there are.
 
     Raises ValueError for another family, and for keys that the authors' models of that family do not have.
     """
@@ -41,9 +41,9 @@ def rename(keys: Iterable[str], family: str) -> dict[str, str]:
 
 
 def copies_of_head(names: Mapping[str, str]) -> dict[str, str]:
-    """For a model with one head: by the second head's names here, the keys whose arrays it takes as well.
+    """Return, for a model with one head, the keys to copy to the second head, by the names of its arrays here.
 
-    `names` is what `rename` gave. Empty for a model that has two heads, or none.
+    `names` is the result of `rename`. Empty for a model that has two heads, or none.
     """
     second = {"classifier.": "distillation_classifier.", "head.": "dist_head."}
     copies = {
@@ -61,7 +61,7 @@ META3D: Rules = (LAYER_SCALES, *rules.META3D)
 
 
 def efficientformer(keys: list[str]) -> Rules:
-    """Stages and what is between them are one list, as here, but for the last stage."""
+    """Return the rules for EfficientFormer: stages and downsamplings are one list, as here, but for the last stage."""
     stages = "efficientformer.encoder.intermediate_stages"
     return (
         Rule(r"patch_embed\.0\.", "efficientformer.patch_embed.convolution1."),
@@ -87,7 +87,7 @@ SWIFTFORMER_BLOCK: Rules = (
 
 
 def swiftformer(keys: list[str]) -> Rules:
-    """Stages and what is between them are one list, as here."""
+    """Return the rules for SwiftFormer: stages and downsamplings form one list, as here."""
     network = "swiftformer.encoder.network"
     return (
         Rule(r"patch_embed\.([0134])\.", r"swiftformer.patch_embed.patch_embedding.\1."),

@@ -1,11 +1,11 @@
-r"""How tables of names are written and applied, and what the tables have in common. Nothing here opens a file.
+r"""Renaming rules: how tables of names are written and applied, and the parts they share. No file is opened here.
 
-A rule says what the beginning of a key becomes. What follows it must be the name of an array:
+A rule maps the beginning of a key. The rest of the key must be the name of an array:
 
     Rule(r"stem\.conv([12])\.", r"efficientformer.patch_embed.convolution\1.")
     stem.conv2.weight -> efficientformer.patch_embed.convolution2.weight
 
-or be renamed by the rules `inside`, which is how blocks share one table wherever they stand:
+or be renamed by the rules `inside`, which is how all blocks share one table:
 
     Rule(r"stages\.([0-3])\.blocks\.(\d+)\.", lambda s, j: f"network.{2 * s}.blocks.{j}.", inside=BLOCK)
 """
@@ -23,10 +23,10 @@ ARRAYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"
 
 
 class Rule(NamedTuple):
-    r"""What a key begins with, as a regular expression, and what stands there instead.
+    r"""A regular expression for the beginning of a key, and its replacement.
 
     name: text in which \1, \2 ... are the groups (by default it stays as it is); or a function of the groups, numbers
-    as int, whose None says that the rule does not fit after all.
+    as int, which returns None if the rule does not match after all.
     """
 
     pattern: str
@@ -39,19 +39,20 @@ Place = tuple[int, int]  # of a block: its stage and its index there
 
 
 class Architecture(NamedTuple):
-    """A model of another library: what it is here, for `<config class>.for_variant(variant, **settings)`."""
+    """A model of another library and its equivalent here, for `<config class>.for_variant(variant, **settings)`."""
 
     variant: str
     settings: dict[str, Any]
 
 
 class Source(NamedTuple):
-    """What is known of a source.
+    """A source of weights.
 
-    rename: what each of its keys is called here, of a family. architectures: its models by their names there.
-    marks: by family, what the beginning of a key looks like that only this source's models of that family have.
-    left_out: what the beginning of a key looks like that no model needs, and what it holds. refused: of a key that no
-    classifier has, and what does. arrange: an array of the source as it is stored here, given its name here.
+    rename: from its keys, of a family, to the names here. architectures: its models by their names there. marks: by
+    family, a pattern for the beginning of a key that only this source's models of that family have. left_out: patterns
+    for the beginning of keys that no model needs, with what they hold. refused: patterns for keys that no classifier
+    has, with the kind of model that has them. arrange: from an array of the source, given its name here, to the order
+    stored here.
     """
 
     rename: Callable[[Iterable[str], str], dict[str, str]]
@@ -63,7 +64,7 @@ class Source(NamedTuple):
 
 
 class NamesError(ValueError):
-    """Keys that have no name here; `keys` lists them."""
+    """Error for keys that have no name here; `keys` lists them."""
 
     def __init__(self, message: str, keys: list[str]) -> None:
         super().__init__(f"{message} {', '.join(keys)}")
@@ -77,12 +78,14 @@ def apply(
     source: str,
     spelling: Callable[[str], str] = str,
 ) -> dict[str, str]:
-    """Rename each key by the first rule that fits. A table is a function, as some rules depend on what keys there are.
+    """Rename each key by the first rule that matches.
 
-    `spelling` is how the tables spell a key, where that is not the key itself.
+    A table is a function of the keys, as some rules depend on which there are.
 
-    Raises ValueError for a family without a table; NamesError for keys that no rule fits, or where two keys would get
-    the same name (all of them listed).
+    `spelling` gives the spelling of a key that the tables expect, where that is not the key itself.
+
+    Raises ValueError for a family without a table; NamesError for keys that no rule matches, or where two keys would
+    get the same name (all of them listed).
     """
     if family not in tables:
         raise ValueError(f"family must be one of {', '.join(tables)} for weights of {source}, got {family!r}")
@@ -101,7 +104,7 @@ def apply(
 
 
 def _rename(key: str, rules: Rules) -> str | None:
-    """The key's new name, or None where no rule fits."""
+    """Return the key's new name, or None where no rule matches."""
     for rule in rules:
         match = re.match(rule.pattern, key)
         if match is None:
@@ -123,18 +126,18 @@ def _rename(key: str, rules: Rules) -> str | None:
 
 
 def places(keys: Iterable[str], pattern: str, least: int = 1) -> set[Place]:
-    """Where blocks stand of which at least so many keys begin so; the pattern's two groups are stage and index."""
+    """Return the stage and index, the pattern's groups, of every block with at least `least` matching keys."""
     found = Counter((int(match[1]), int(match[2])) for match in (re.match(pattern, key) for key in keys) if match)
     return {place for place, number in found.items() if number >= least}
 
 
 def efficientnet_blocks(keys: list[str], block: str, mark: str, expanding: Rules, plain: Rules) -> Rules:
-    """EfficientNet's blocks where every stage counts its own: here one count runs through all stages.
+    """Return the rules for EfficientNet's blocks where every stage counts its own; here all stages share one count.
 
     `block` is the pattern that a block's keys begin with, its groups stage and index. Blocks of the first stage have
-    no expansion; as other libraries number a block's layers, all that follow are then one lower, hence two tables.
-    `mark` follows `block` only in keys of blocks that have an expansion, and in several: one key that is missing, or
-    does not belong there, does not change what the others are.
+    no expansion; in other libraries, which number a block's layers, all later layers then have indices lower by one,
+    hence two tables. `mark` follows `block` only in keys of blocks that have an expansion, and in several of them: a
+    single missing or stray key does not change how the others are read.
     """
     name = {place: f"efficientnet.encoder.blocks.{n}." for n, place in enumerate(sorted(places(keys, block)))}
     expanded = places(keys, block + mark, least=2)
@@ -169,11 +172,11 @@ SWIFTFORMER_BLOCK: Rules = (
 
 
 def efficientformer_last_stage(keys: list[str], block: str, meta4d: Rules, meta3d: Rules, first: int = 0) -> Rules:
-    """EfficientFormer's last stage, elsewhere one row of blocks of both kinds: here a row of each.
+    """Return the rules for EfficientFormer's last stage, elsewhere a mixed list of blocks, here a list of each kind.
 
-    `block` is the pattern that a block's keys begin with, its group the index, counted from `first`. The change from
-    map to tokens takes up an index between the two kinds and owns no array: with it at 3 (L1), blocks 0 to 2 are
-    Meta4D, block 4 is the first Meta3D. Only Meta3D has attention, so its first index gives the place away.
+    `block` is the pattern that a block's keys begin with, its group the index, counted from `first`. The flattening
+    from map to tokens takes up an index between the two kinds and owns no array: with it at 3 (L1), blocks 0 to 2 are
+    Meta4D, block 4 is the first Meta3D. Only Meta3D has attention, so its first index determines the position.
     """
     attention = (re.match(block + r"token_mixer\.qkv\.", key) for key in keys)
     flat = min((int(match[1]) - 1 for match in attention if match), default=len(keys))

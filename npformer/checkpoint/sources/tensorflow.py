@@ -1,4 +1,4 @@
-"""transformers' TensorFlow models, EfficientFormer and SwiftFormer, as `tf_model.h5` names and stores them.
+"""transformers' TensorFlow models, EfficientFormer and SwiftFormer, as named and stored in `tf_model.h5`.
 
 tf_swift_former_for_image_classification/swiftformer/encoder/network_._0/blocks_._1/norm/moving_mean:0
 swiftformer.encoder.network.0.blocks.1.norm.running_mean
@@ -34,9 +34,9 @@ VARIABLES = {
 
 
 def rename(keys: Iterable[str], family: str) -> dict[str, str]:
-    """What each variable is called here. `family`: "efficientformer" or "swiftformer".
+    """Return the name here of each variable. `family`: "efficientformer" or "swiftformer".
 
-    A key is a variable's name, with or without the groups of the file before it and ":0" behind.
+    A key is a variable's name, with or without the leading groups of the file and the trailing ":0".
 
     Raises ValueError for another family, and for keys that these models do not have.
     """
@@ -44,7 +44,7 @@ def rename(keys: Iterable[str], family: str) -> dict[str, str]:
 
 
 def arrange(name: str, array: np.ndarray) -> np.ndarray:
-    """An array as it is stored here, as a view; `name` is the one it has here.
+    """Return an array in the order stored here, as a view; `name` is its name here.
 
     Kernels (H, W, I, O) -> (O, I, H, W), dense ones (I, O) -> (O, I), SwiftFormer's layer scales (C,) -> (C, 1, 1).
     """
@@ -58,7 +58,7 @@ def arrange(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _dotted(key: str) -> str:
-    """The name in transformers' PyTorch models."""
+    """Return the name in transformers' PyTorch models."""
     key = re.sub(r":\d+$", "", key)
     key = re.sub(r"^(?:.*/)?tf_[a-z0-9_]+/", "", key)  # the model's class, and the file's groups before it
     *path, variable = key.replace("_._", ".").split("/")

@@ -1,7 +1,7 @@
 """timm: EfficientFormer, EfficientNet (`efficientnet_*` and `tf_efficientnet_*`) and SwiftFormer.
 
-timm averages both heads of EfficientFormer and SwiftFormer: compare with the class that does so too, which for the
-former is EfficientFormerForImageClassificationWithTeacher.
+timm averages both heads of EfficientFormer and SwiftFormer: compare with the class that does the same, which for
+the former is EfficientFormerForImageClassificationWithTeacher.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ MARKS = {
 
 
 def rename(keys: Iterable[str], family: str) -> dict[str, str]:
-    """What each of timm's keys is called here. `family`: "efficientformer", "efficientnet" or "swiftformer".
+    """Return the name here of each of timm's keys. `family`: "efficientformer", "efficientnet" or "swiftformer".
 
-    Give all keys of a model at once: some numbers follow from which blocks there are.
+    Expects all keys of a model at once: some indices depend on which blocks there are.
 
     Raises ValueError for another family, and for keys that timm's models of that family do not have.
     """
@@ -54,7 +54,10 @@ META3D: Rules = (Rule(r"ls([12])\.gamma", r"layer_scale_\1"), *rules.META3D)
 
 
 def efficientformer(keys: list[str]) -> Rules:
-    """A stage and the downsampling before it are one there, and two entries of a list here: 2s and 2s - 1."""
+    """Return the rules for EfficientFormer.
+
+    A stage there includes the downsampling before it; here they are items 2s and 2s - 1 of one list.
+    """
     stages = "efficientformer.encoder.intermediate_stages"
     return (
         Rule(r"stem\.conv([12])\.", r"efficientformer.patch_embed.convolution\1."),
@@ -93,7 +96,10 @@ PLAIN: Rules = (
 
 
 def efficientnet(keys: list[str]) -> Rules:
-    """Where a block has no expansion, `conv_pw` and `bn1`, elsewhere its layers, are other ones."""
+    """Return the rules for EfficientNet.
+
+    In a block without expansion, `conv_pw` and `bn1` are other layers than elsewhere.
+    """
     return (
         Rule(r"conv_stem\.", "efficientnet.embeddings.convolution."),
         Rule(r"bn1\.", "efficientnet.embeddings.batchnorm."),
@@ -111,7 +117,10 @@ SWIFTFORMER_BLOCK: Rules = (
 
 
 def swiftformer(keys: list[str]) -> Rules:
-    """A stage and the downsampling before it are one there, and two entries of a list here: 2s and 2s - 1."""
+    """Return the rules for SwiftFormer.
+
+    A stage there includes the downsampling before it; here they are items 2s and 2s - 1 of one list.
+    """
     network = "swiftformer.encoder.network"
     return (
         Rule(r"stem\.([0134])\.", r"swiftformer.patch_embed.patch_embedding.\1."),

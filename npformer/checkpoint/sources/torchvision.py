@@ -1,4 +1,4 @@
-"""torchvision: EfficientNet B0 to B7, whose layers have numbers for names."""
+"""torchvision: EfficientNet B0 to B7, whose layers are named by numbers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MARKS = {"efficientnet": r"features\.\d+\.\d+\.block\."}
 
 
 def rename(keys: Iterable[str], family: str) -> dict[str, str]:
-    """What each of torchvision's keys is called here. `family`: "efficientnet".
+    """Return the name here of each of torchvision's keys. `family`: "efficientnet".
 
-    Give all keys of a model at once: some numbers follow from which blocks there are.
+    Expects all keys of a model at once: some indices depend on which blocks there are.
 
     Raises ValueError for another family, and for keys that torchvision's EfficientNets do not have.
     """
@@ -48,7 +48,10 @@ PLAIN: Rules = (
 
 
 def efficientnet(keys: list[str]) -> Rules:
-    """The features are one list: the stem (0), seven stages of blocks (1 to 7), the last convolution (8)."""
+    """Return the rules for EfficientNet.
+
+    The features are one list: the stem (0), seven stages of blocks (1 to 7), the last convolution (8).
+    """
     return (
         Rule(r"features\.0\.0\.", "efficientnet.embeddings.convolution."),
         Rule(r"features\.0\.1\.", "efficientnet.embeddings.batchnorm."),

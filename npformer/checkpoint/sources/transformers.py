@@ -1,6 +1,6 @@
-"""transformers: the names used here, with the family in front ("efficientnet.encoder...") or, of bare models, without.
+"""transformers: the names used here, prefixed by the family ("efficientnet.encoder...") except in base models.
 
-Its files name SwiftFormers of the first release, whose attention weights are all one.
+Its files of SwiftFormer are of the first release, whose attention weights are all one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MARKS = {
 
 
 def rename(keys: Iterable[str], family: str) -> dict[str, str]:
-    """What each key is called here in a model with a head: the same, but for the prefix that bare models lack.
+    """Return the name here of each key, in a model with a head: the same, with the prefix that base models lack.
 
     Raises ValueError for another family, and for keys that transformers' models of that family do not have.
     """
@@ -42,7 +42,7 @@ def rename(keys: Iterable[str], family: str) -> dict[str, str]:
 
 
 def _prefix(keys: list[str], family: str) -> str:
-    """What keys of the bare model begin with, as a pattern."""
+    """Return the beginning of the base model's keys, as a pattern."""
     return rf"{family}\." if any(key.startswith(f"{family}.") for key in keys) else ""
 
 
@@ -56,7 +56,7 @@ META3D: Rules = (
 
 
 def efficientformer(keys: list[str]) -> Rules:
-    """Layers by the names they have here."""
+    """Return the rules for EfficientFormer: layers have the names used here."""
     bare, name = _prefix(keys, "efficientformer"), r"efficientformer.\1"
     stages = r"encoder\.intermediate_stages\.\d+"
     return (
@@ -79,7 +79,7 @@ EFFICIENTNET_BLOCK: Rules = (
 
 
 def efficientnet(keys: list[str]) -> Rules:
-    """Layers by the names they have here."""
+    """Return the rules for EfficientNet: layers have the names used here."""
     bare, name = _prefix(keys, "efficientnet"), r"efficientnet.\1"
     return (
         Rule(bare + r"(embeddings\.(?:convolution|batchnorm)\.)", name),
@@ -98,7 +98,7 @@ SWIFTFORMER_BLOCK: Rules = (
 
 
 def swiftformer(keys: list[str]) -> Rules:
-    """Layers by the names they have here."""
+    """Return the rules for SwiftFormer: layers have the names used here."""
     bare, name = _prefix(keys, "swiftformer"), r"swiftformer.\1"
     return (
         Rule(bare + r"(patch_embed\.patch_embedding\.[0134]\.)", name),

@@ -1,7 +1,8 @@
-"""The catalogue of causes: what a porter may have done instead of each op.
+"""The catalogue of causes: likely mistakes of a port in each op.
 
-`layers.py` has the stock layers, `convolution.py` convolutions and padding, `block.py` what the blocks of all families
-share, then one file per family. `fitted.py` describes what no rule foresaw by looking at the port's value.
+`layers.py` has the stock layers, `convolution.py` convolutions and padding, `block.py` the common parts of all
+families' blocks, then one file per family. `fitted.py` describes errors that no rule covers by the port's value
+itself.
 """
 
 from __future__ import annotations
@@ -24,23 +25,24 @@ MISSHAPEN: tuple[Rules, ...] = (efficientnet.MISSHAPEN, convolution.MISSHAPEN)
 
 
 def alternatives(site: Site) -> Iterator[Alternative]:
-    """Everything a porter may have done instead of this op, as (cause, thunk).
+    """Return all likely mistakes in this op, as (cause, thunk).
 
-    A thunk computes the whole value anew from `site.inputs`, `site.used` and `site.module`, in their dtype and in the
-    shape of `site.output`, and changes none of them; what it returns may be one of them, so do not write to it. Which
-    causes come, and their order, depends on the model and on shapes alone, never on numbers. Nothing is offered that
-    is the right op under another name, nor what needs a value that `site.used` lacks.
+    A thunk computes the whole value from `site.inputs`, `site.used` and `site.module`, in their dtype and in the shape
+    of `site.output`, and changes none of them; its result may be one of them, so do not write to it. The list of
+    causes, and its order, depends on the model and on shapes alone, never on numbers. It contains nothing that is the
+    right op under another name, nor anything that needs a value that `site.used` lacks.
 
-    Two causes may give the same numbers where the shapes make them one: with an even picture, a 3x3 kernel of stride 2
-    never reaches the last padded row, so "pad-symmetric" and "pad-other-side" are one at the convolution.
+    Two causes may give the same numbers where the shapes make them equivalent: with an even picture, a 3x3 kernel of
+    stride 2 never reaches the last padded row, so "pad-symmetric" and "pad-other-side" are the same at the
+    convolution.
     """
     return _apply(CATALOGUE, site)
 
 
 def misshapen(site: Site) -> Iterator[Alternative]:
-    """What a porter may have done that gives a value of another shape than `site.output`, as (cause, thunk).
+    """Return likely mistakes that give a value of another shape than `site.output`, as (cause, thunk).
 
-    For values that are found misshapen: paddings that make a map larger or smaller.
+    They are for values of a wrong shape: paddings that make a map larger or smaller.
     """
     return _apply(MISSHAPEN, site)
 
@@ -57,7 +59,7 @@ def _apply(catalogue: tuple[Rules, ...], site: Site) -> Iterator[Alternative]:
 
 
 def _places(site: Site) -> Iterator[tuple[str, Module]]:
-    """Under which keys rules about a site stand, the most special first, and what they are to be given."""
+    """Yield the keys under which rules for a site are listed, the most specific first, and the rules' argument."""
     if site.inner:
         yield f":{site.inner}", site.module
         return

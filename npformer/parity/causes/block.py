@@ -1,4 +1,4 @@
-"""What the blocks of all families share: residuals, layer scales, order of tokens, pooling, heads."""
+"""Mistakes in the common parts of all families' blocks: residuals, layer scales, order of tokens, pooling, heads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .rule import Rule, as_it_is, config, inside, instead
 
 
 def residual(x: Array, branch: Array, sources: Mapping[str, Array]) -> Iterator[Alternative]:
-    """Other sums than x + branch. `sources` are what else may have been taken for x, by what to call them."""
+    """Yield sums other than x + branch. `sources` are values that may have been taken for x, by their descriptions."""
     yield as_it_is("residual-missing", "the branch alone, without adding its block's input", branch)
     yield instead("residual-twice", "the block's input added twice", lambda: x + x + branch)
     yield as_it_is("branch-missing", "the block's input alone: the branch is not added", x)
@@ -26,7 +26,7 @@ def residual(x: Array, branch: Array, sources: Mapping[str, Array]) -> Iterator[
 
 
 def layer_scale(scale: Array | None, other: Array | None, scaled: Array, branch: Array) -> Iterator[Alternative]:
-    """Layer scale left out, twice, or the one that belongs to the block's other branch; None where there is none."""
+    """Yield layer scale omitted, applied twice, or that of the block's other branch; nothing if there is none."""
     if scale is None:
         return
     yield as_it_is("layer-scale-missing", "layer scale left out", branch)
@@ -38,7 +38,7 @@ def layer_scale(scale: Array | None, other: Array | None, scaled: Array, branch:
 
 
 def _along_channels(scale: Array, branch: Array) -> Array:
-    """One number per channel, shaped to multiply a map or tokens; SwiftFormer's have a map's shape already."""
+    """Shape one number per channel to multiply a map or tokens; SwiftFormer's already have a map's shape."""
     return scale[:, None, None] if branch.ndim == 4 and scale.ndim == 1 else scale
 
 
@@ -46,7 +46,7 @@ Reordering = tuple[str, str, Callable[[Array], Array]]  # key, text, what is don
 
 
 def wrong_tokens(height: int, width: int, channels: int) -> Iterator[Reordering]:
-    """How a map (B, C, H, W) is turned into tokens (B, N, C) wrongly."""
+    """Yield wrong flattenings of a map (B, C, H, W) to tokens (B, N, C)."""
     if min(height, width) > 1:
         text = "tokens numbered column by column instead of row by row"
         yield "flatten-column-major", text, lambda x: as_tokens(x.swapaxes(2, 3))
@@ -56,7 +56,7 @@ def wrong_tokens(height: int, width: int, channels: int) -> Iterator[Reordering]
 
 
 def wrong_maps(height: int, width: int, channels: int) -> Iterator[Reordering]:
-    """How tokens (B, N, C) are turned into a map (B, C, H, W) wrongly."""
+    """Yield wrong reshapings of tokens (B, N, C) to a map (B, C, H, W)."""
     if min(height, width) > 1:
         text = "tokens put back into the map column by column instead of row by row"
         yield (
@@ -70,7 +70,7 @@ def wrong_maps(height: int, width: int, channels: int) -> Iterator[Reordering]:
 
 
 def as_tokens(x: Array) -> Array:
-    """A map as tokens, row by row: (B, C, H, W) -> (B, N, C)."""
+    """Flatten a map to tokens, row by row: (B, C, H, W) -> (B, N, C)."""
     return x.reshape(*x.shape[:2], -1).swapaxes(1, 2)
 
 
@@ -84,7 +84,7 @@ STATISTICS: dict[str, tuple[str, Callable[[Array], Array]]] = {
 
 
 def pooled_otherwise(site: Site, tokens: Array, right: str = "mean", prefix: str = "pooled") -> Iterator[Alternative]:
-    """Another of `STATISTICS` of tokens (B, N, D) than the right one, in the shape of the site's output."""
+    """Yield the wrong `STATISTICS` of tokens (B, N, D), in the shape of the site's output."""
     if tokens.shape[1] > 1:
         for name, (text, statistic) in STATISTICS.items():
             if name != right:
@@ -93,20 +93,20 @@ def pooled_otherwise(site: Site, tokens: Array, right: str = "mean", prefix: str
 
 
 def head(site: Site, model: Module) -> Iterator[Alternative]:
-    """A classifier that gives something else than its logits."""
+    """Yield values that a classifier may return instead of its logits."""
     layer = site.module
     if isinstance(layer, Linear) and len(layer.weight) > 1:
         yield from _not_logits(lambda: layer.forward(*site.inputs))
 
 
 def answer(site: Site, model: Module) -> Iterator[Alternative]:
-    """A model with one head that gives something else than its classifier's logits."""
+    """Yield values that a model with one head may return instead of its classifier's logits."""
     if site.output.shape[-1] > 1:
         yield from _not_logits(lambda: site.output)
 
 
 def two_heads(first: str, second: str) -> Rule:
-    """The rule for a model that averages two heads of these names."""
+    """Return the rule for a model that averages two heads of these names."""
 
     def rule(site: Site, model: Module) -> Iterator[Alternative]:
         one, two = inside(site, first), inside(site, second)
@@ -130,7 +130,7 @@ def _not_logits(compute: Callable[[], Array]) -> Iterator[Alternative]:
 
 
 def activation_added(site: Site, holder: Module) -> Iterator[Alternative]:
-    """An activation after a batch norm that none follows: the model's own, or ReLU."""
+    """Yield an activation after a batch norm that has none: the model's own, or ReLU."""
     norm, own = site.module, model_activation(site)
     for function in (own, ops.relu) if own is not ops.relu else (own,):
         if function is not ops.ACT2FN["linear"]:
@@ -139,12 +139,12 @@ def activation_added(site: Site, holder: Module) -> Iterator[Alternative]:
 
 
 def model_activation(site: Site) -> Function:
-    """The activation that the model's config names."""
+    """Return the activation that the model's config names."""
     return Activation(config(site).hidden_act).function
 
 
 def dropped(site: Site, rate: float, name: str) -> Iterator[Alternative]:
-    """Dropout's scale left on at inference."""
+    """Yield dropout's scale applied at inference."""
     if 0 < rate < 1:
         (x,) = site.inputs
         text = f"multiplied by 1 - {rate:.4g} ({name}), as dropout did before it scaled in training"

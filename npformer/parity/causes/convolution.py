@@ -1,4 +1,4 @@
-"""Convolutions: their weights turned over, and every way to pad a map wrongly. No model here has dilated ones."""
+"""Mistakes in convolutions: reordered weights, and every wrong padding of a map. No model here has dilated ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BORDERS = {
 
 
 def weights(site: Site, conv: Conv2d) -> Iterator[Alternative]:
-    """Without bias, or with the kernel or the channels turned over."""
+    """Yield convolutions without bias, or with the kernel flipped or the channels reordered."""
     (x,), weight = site.inputs, conv.weight
     filters, channels, height, width = weight.shape
 
@@ -47,23 +47,23 @@ def weights(site: Site, conv: Conv2d) -> Iterator[Alternative]:
 
 
 def own_padding(site: Site, conv: Conv2d) -> Iterator[Alternative]:
-    """Other paddings, of a convolution that pads by itself."""
+    """Yield other paddings of a convolution that pads its own input."""
     own = _own_pads(conv)
     if own != ((0, 0), (0, 0)):
         yield from padded_otherwise(site.inputs[0], own, conv, fitting=True)
 
 
 def own_padding_misshapen(site: Site, conv: Conv2d) -> Iterator[Alternative]:
-    """Other paddings that give another number of pixels, or none at all."""
+    """Yield other paddings that give another number of pixels, or none at all."""
     own = _own_pads(conv)
     if own != ((0, 0), (0, 0)):
         yield from padded_otherwise(site.inputs[0], own, conv, fitting=False)
 
 
 def padded_otherwise(x: Array, own: Pads, conv: Conv2d, *, fitting: bool) -> Iterator[Alternative]:
-    """The convolution of `x`, the map as it is before any padding, padded otherwise than by `own`.
+    """Yield the convolution of `x`, the map before any padding, with paddings other than `own`.
 
-    `fitting` asks for the paddings that give as many pixels as the right one, or else for those that do not.
+    `fitting` selects the paddings that give as many pixels as the right one, or else those that do not.
     """
     size, kernel, stride = _size(x), _kernel(conv), pair("stride", conv.stride, 1)
 
@@ -83,7 +83,7 @@ def padded_otherwise(x: Array, own: Pads, conv: Conv2d, *, fitting: bool) -> Ite
 
 
 def wrong_paddings(size: Pair, kernel: Pair, stride: Pair, own: Pads) -> Iterator[tuple[Cause, Pads, str]]:
-    """What may be around a map of that size instead of zeros as in `own`: cause, pads, NumPy's mode of padding."""
+    """Yield likely borders of a map of that size other than zeros as in `own`: cause, pads, NumPy's padding mode."""
     half_height, half_width = kernel[0] // 2, kernel[1] // 2
     symmetric = (half_height, half_height), (half_width, half_width)
     whole = tuple(-(-n // s) * s for n, s in zip(size, stride, strict=True))  # what SAME is one-sided for
@@ -108,7 +108,7 @@ def wrong_paddings(size: Pair, kernel: Pair, stride: Pair, own: Pads) -> Iterato
 
 
 def padded(x: Array, pads: Pads, border: str) -> Array:
-    """Surround the last two axes as NumPy's `border` mode says: (B, C, H, W) -> (B, C, H', W')."""
+    """Pad the last two axes in NumPy's mode `border`: (B, C, H, W) -> (B, C, H', W')."""
     return pad2d(x, pads) if border == "constant" else np.pad(x, ((0, 0), (0, 0), *pads), mode=border)  # type: ignore[call-overload]
 
 
@@ -129,12 +129,12 @@ def _before(pads: Pads) -> Pair:
 
 
 def _reaches_border(size: Pair, kernel: Pair, stride: Pair, pads: Pads, count: Pair) -> bool:
-    """Whether any position of the kernel covers a padded pixel; the last ones may lie beyond all of them."""
+    """Return whether any position of the kernel covers a padded pixel; the last ones may lie beyond all of them."""
     return any(pads[a][0] or (count[a] - 1) * stride[a] + kernel[a] > size[a] for a in (0, 1))
 
 
 def _holds(size: Pair, kernel: Pair, pads: Pads) -> bool:
-    """Whether the padded map is large enough for the kernel."""
+    """Return whether the padded map is large enough for the kernel."""
     return all(n + sum(side) >= k for n, side, k in zip(size, pads, kernel, strict=True))
 
 

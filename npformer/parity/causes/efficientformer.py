@@ -1,4 +1,4 @@
-"""EfficientFormer: its pooling mixer, its attention with a bias per offset, its two kinds of block."""
+"""Mistakes in EfficientFormer: its pooling mixer, its attention with a bias per offset, its two kinds of block."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Attention = EfficientFormerSelfAttention
 
 
 def pooling(site: Site, mixer: EfficientFormerPooling) -> Iterator[Alternative]:
-    """The subtraction at the end of the pooling mixer: mean - x."""
+    """Yield mistakes in the subtraction at the end of the pooling mixer, mean - x."""
     (x,), mean = site.inputs, inside(site, ":pooled")
     yield as_it_is("pool-no-subtraction", "the pooled map alone: the input is not subtracted from it", mean)
     text = "the input minus its pooled map instead of the pooled map minus the input"
@@ -51,7 +51,7 @@ def pooling(site: Site, mixer: EfficientFormerPooling) -> Iterator[Alternative]:
 
 
 def scaled_branch(site: Site, block: Meta) -> Iterator[Alternative]:
-    """What goes into drop path: a branch times its layer scale."""
+    """Yield mistakes in the input of drop path: a branch times its layer scale."""
     scales = block.layer_scale_1, block.layer_scale_2
     first = is_first_of_two(site)
     branch = beside(site, "token_mixer" if first else "mlp")
@@ -60,7 +60,7 @@ def scaled_branch(site: Site, block: Meta) -> Iterator[Alternative]:
 
 
 def mixed(site: Site, block: Meta) -> Iterator[Alternative]:
-    """The sum after the token mixer."""
+    """Yield mistakes in the sum after the token mixer."""
     x = entering(site, site.owner)
     sources = {}
     if isinstance(block, EfficientFormerMeta3D):
@@ -69,7 +69,7 @@ def mixed(site: Site, block: Meta) -> Iterator[Alternative]:
 
 
 def block_output(site: Site, block: Meta) -> Iterator[Alternative]:
-    """The sum after the MLP."""
+    """Yield mistakes in the sum after the MLP."""
     sources = {"the block's input instead of what the token mixer made of it": site.inputs[0]}
     if isinstance(block, EfficientFormerMeta3D):
         sources["the normalised tokens instead of those before the norm"] = inside(site, "layernorm2")
@@ -77,7 +77,7 @@ def block_output(site: Site, block: Meta) -> Iterator[Alternative]:
 
 
 def dropout(site: Site, mlp: Module) -> Iterator[Alternative]:
-    """Dropout between and after an MLP's layers."""
+    """Yield dropout applied between and after an MLP's layers."""
     yield from dropped(site, config(site).hidden_dropout_prob, "hidden_dropout_prob")
 
 
@@ -85,14 +85,14 @@ def dropout(site: Site, mlp: Module) -> Iterator[Alternative]:
 
 
 def flat(site: Site, module: EfficientFormerFlat) -> Iterator[Alternative]:
-    """The step from map to tokens."""
+    """Yield mistakes in the flattening from map to tokens."""
     (x,) = site.inputs
     for key, text, flattened in wrong_tokens(x.shape[2], x.shape[3], x.shape[1]):
         yield instead(key, text, flattened, x)
 
 
 def tokens_pooled(site: Site, model: Module) -> Iterator[Alternative]:
-    """The mean over the tokens."""
+    """Yield mistakes in the mean over the tokens."""
     yield from pooled_otherwise(site, inside(site, "efficientformer"))
 
 
@@ -125,7 +125,7 @@ def _value_first(qkv: Array, heads: int, d: int, e: int) -> list[Array]:
 
 
 def _heads_first(x: Array, heads: int) -> Array:
-    """(B, N, h * w) -> (B, h, N, w)."""
+    """Split the last axis into heads: (B, N, h * w) -> (B, h, N, w)."""
     return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
 
 
@@ -138,7 +138,7 @@ PARTS = ("query", "key", "value")
 
 
 def query_key_value(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """The cut of one long vector per token into the heads' queries, keys and values; each text fits all three."""
+    """Yield mistakes in splitting a token's vector into the heads' queries, keys and values; a text fits all three."""
     qkv, part = inside(site, "qkv"), PARTS.index(site.inner)
     sizes = attention.num_heads, attention.key_dim, attention.value_dim
 
@@ -167,7 +167,7 @@ INDICES: tuple[tuple[str, str, Callable[[np.ndarray, np.ndarray, int], np.ndarra
 
 
 def bias(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """The table of biases spread over all pairs of tokens."""
+    """Yield mistakes in gathering the table of biases for all pairs of tokens."""
     table, index = attention.attention_biases, attention.attention_bias_idxs
     heads, offsets = table.shape
     if offsets == 1:
@@ -183,7 +183,7 @@ def bias(site: Site, attention: Attention) -> Iterator[Alternative]:
 
 
 def scores(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """The products of queries and keys over sqrt(d), plus bias."""
+    """Yield mistakes in the products of queries and keys over sqrt(d), plus bias."""
     query, key, bias = (inside(site, name) for name in (":query", ":key", ":bias"))
     heads, d, e, width = attention.num_heads, attention.key_dim, attention.value_dim, attention.qkv.weight.shape[1]
 
@@ -206,7 +206,7 @@ def scores(site: Site, attention: Attention) -> Iterator[Alternative]:
 
 
 def probabilities(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """softmax(scores) over the keys."""
+    """Yield mistakes in softmax(scores) over the keys."""
     scores, bias = inside(site, ":scores"), inside(site, ":bias")
     yield as_it_is("softmax-missing", "the scores themselves, without softmax", scores)
     if scores.shape[2] > 1:
@@ -220,7 +220,7 @@ def probabilities(site: Site, attention: Attention) -> Iterator[Alternative]:
 
 
 def context(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """The values weighted by the probabilities, the heads side by side."""
+    """Yield mistakes in the values weighted by the probabilities, heads concatenated."""
     probs, value = inside(site, ":probs"), inside(site, ":value")
     shape = site.output.shape
     _, heads, tokens, width = value.shape

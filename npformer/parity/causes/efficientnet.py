@@ -1,4 +1,4 @@
-"""EfficientNet: padding before strided convolutions, squeeze-and-excitation, the sum at a block's end."""
+"""Mistakes in EfficientNet: padding before strided convolutions, squeeze-and-excitation, the sum at a block's end."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ HOMOGENEOUS = tuple(ops.ACT2FN[name] for name in ("relu", "leaky_relu", "linear"
 
 
 def padding(site: Site, module: EfficientNetPadding) -> Iterator[Alternative]:
-    """Another padding that makes the map as large."""
+    """Yield other paddings that give the same size."""
     return _padded(site, module, fitting=True)
 
 
 def padding_misshapen(site: Site, module: EfficientNetPadding) -> Iterator[Alternative]:
-    """Another padding, that makes the map larger or smaller."""
+    """Yield other paddings that make the map larger or smaller."""
     return _padded(site, module, fitting=False)
 
 
@@ -47,7 +47,7 @@ def _padded(site: Site, module: EfficientNetPadding, *, fitting: bool) -> Iterat
 
 
 def convolution_after(padding_name: str, *, fitting: bool) -> Rule:
-    """The rule for a convolution that another layer, of that name, pads for: should the padded map not be dumped."""
+    """Return the rule for a convolution that the layer of that name pads for, in case the padded map is not dumped."""
 
     def rule(site: Site, layer: EfficientNetEmbeddings | EfficientNetDepthwiseLayer) -> Iterator[Alternative]:
         module: EfficientNetPadding = getattr(layer, padding_name)
@@ -61,7 +61,7 @@ def convolution_after(padding_name: str, *, fitting: bool) -> Rule:
 
 
 def _before_padding(site: Site, module: EfficientNetPadding, name: str) -> Array:
-    """The map that was padded. The picture has no name: it is cut out of what it was padded to."""
+    """Return the map before padding. The picture has no name: it is cropped from the padded one."""
     try:
         return entering(site, name)
     except Absent:
@@ -73,7 +73,7 @@ def _before_padding(site: Site, module: EfficientNetPadding, name: str) -> Array
 
 
 def gate(site: Site, layer: EfficientNetSqueezeExciteLayer) -> Iterator[Alternative]:
-    """The product of squeeze-and-excitation: x * gate."""
+    """Yield mistakes in the product of squeeze-and-excitation, x * gate."""
     (x,), gate = site.inputs, inside(site, "act_expand")
     yield as_it_is("se-gate-missing", "squeeze-and-excitation left out: its input is passed on", x)
     yield instead("se-gate-added", "the gate added instead of multiplied", lambda: x + gate)
@@ -85,7 +85,7 @@ def gate(site: Site, layer: EfficientNetSqueezeExciteLayer) -> Iterator[Alternat
 
 
 def squeeze(site: Site, layer: EfficientNetSqueezeExciteLayer) -> Iterator[Alternative]:
-    """The mean of each channel."""
+    """Yield mistakes in the mean of each channel."""
     yield from pooled_otherwise(site, as_tokens(site.inputs[0]), prefix="se-squeeze")
     if model_activation(site) is ops.ACT2FN["linear"]:
         return
@@ -96,7 +96,7 @@ def squeeze(site: Site, layer: EfficientNetSqueezeExciteLayer) -> Iterator[Alter
 
 
 def projection(site: Site, layer: EfficientNetFinalBlockLayer) -> Iterator[Alternative]:
-    """The end of a block: the narrow map, plus the block's input where the layer adds it."""
+    """Yield mistakes at the end of a block: the projected map, plus the block's input if the layer adds it."""
     block_input, _ = site.inputs
     narrow = inside(site, "project_bn")
     if layer.adds_input:
@@ -107,7 +107,7 @@ def projection(site: Site, layer: EfficientNetFinalBlockLayer) -> Iterator[Alter
 
 
 def drop_connect(site: Site, layer: EfficientNetFinalBlockLayer) -> Iterator[Alternative]:
-    """Dropout of whole blocks, more of it the deeper the block."""
+    """Yield dropout of whole blocks, at a rate that grows with depth."""
     blocks, _, number = holder_name(site).removesuffix(".projection").rpartition(".")
     share = int(number) / len(list(site.modules[blocks].named_children()))
     rate = config(site).drop_connect_rate * share
@@ -115,13 +115,13 @@ def drop_connect(site: Site, layer: EfficientNetFinalBlockLayer) -> Iterator[Alt
 
 
 def pooler(site: Site, model: EfficientNetModel) -> Iterator[Alternative]:
-    """The mean or maximum over the last map."""
+    """Yield mistakes in the mean or maximum over the last map."""
     right = "mean" if isinstance(site.module, AdaptiveAvgPool2d) else "max"
     yield from pooled_otherwise(site, as_tokens(site.inputs[0]), right)
 
 
 def dropout(site: Site, model: EfficientNetForImageClassification) -> Iterator[Alternative]:
-    """Dropout before the classifier."""
+    """Yield dropout applied before the classifier."""
     yield from dropped(site, model.config.dropout_rate, "dropout_rate")
 
 

@@ -1,6 +1,6 @@
-"""Descriptions of a wrong value found by looking at it: channels in another order, a map turned over, one factor.
+"""Descriptions of a wrong value fitted to it: channels in another order, a map flipped or transposed, one factor.
 
-They say what is wrong, not what was done, and are for values that no entry of the catalogue explains: a fitted factor
+They describe the error, not the mistake, and are for values that no entry of the catalogue explains: a fitted factor
 comes at least as close as the true cause wherever that is a factor, too.
 """
 
@@ -21,13 +21,13 @@ NO_FACTOR = 1e-3  # a factor this close to 1 explains nothing
 
 
 def fitted(output: Array, port: Array, axes: str) -> Iterator[Alternative]:
-    """What the port's value is in terms of ours, as (cause, thunk); the thunk makes it from `output`.
+    """Describe the port's value in terms of ours, as (cause, thunk); the thunk computes it from `output`.
 
-    `axes` spells the axes of both ("BCHW"). Channels reversed or in another order (the nearest of ours to each of the
-    port's, if that is a permutation), a map transposed, flipped or shifted by one pixel (border pixels, which a shift
-    cannot know, are the port's own), and one factor for all, by least squares.
+    `axes` spells the axes of both ("BCHW"). Detected are channels reversed or in another order (the nearest of ours to
+    each of the port's, if that is a permutation), a map transposed, flipped or shifted by one pixel (border pixels,
+    which a shift does not determine, are the port's own), and one factor for all, by least squares.
 
-    Nothing is found in values of different shapes or with infinities.
+    Nothing is detected in values of different shapes or with infinities.
     """
     if output.shape != port.shape or len(axes) != port.ndim or not np.isfinite(port).all() or not output.any():
         return
@@ -57,7 +57,7 @@ def _reordered(output: Array, port: Array, axis: int, name: str) -> Iterator[Alt
 
 
 def nearest(ours: Array, theirs: Array) -> np.ndarray:
-    """Which of our rows is which of theirs, each taken once: (C, P), (C, P) -> (C,) so that ours[result] is theirs.
+    """Assign our rows to theirs, each once: (C, P), (C, P) -> (C,) so that ours[result] is theirs.
 
     Each of theirs in turn takes the nearest of ours that is left; of equal ones, such as channels of zeros, the first.
     """
@@ -85,7 +85,7 @@ def _turned_map(output: Array) -> Iterator[Alternative]:
 
 
 def _turned_tokens(output: Array, axis: int) -> Iterator[Alternative]:
-    """Tokens of a square map."""
+    """Yield flips and the transpose of tokens of a square map."""
     count = output.shape[axis]
     side = math.isqrt(count)
     if side * side == count > 1:
@@ -108,14 +108,14 @@ def _shifted(output: Array, port: Array) -> Iterator[Alternative]:
 
 
 def shifted(output: Array, port: Array, down: int, right: int) -> Array:
-    """`output` moved by some pixels; those that come in from outside are the port's."""
+    """Shift `output` by some pixels; those that enter from outside are the port's."""
     moved = port.astype(output.dtype)
     moved[..., _to(down), _to(right)] = output[..., _to(-down), _to(-right)]
     return moved
 
 
 def _to(step: int) -> slice:
-    """Where the rows end up that stay within the map when all move by `step`."""
+    """Return the slice that the rows within the map occupy after a shift by `step`."""
     return slice(max(step, 0), min(step, 0) or None)
 
 

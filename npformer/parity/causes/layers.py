@@ -1,4 +1,4 @@
-"""The stock layers: activations, norms, linear layers, average pooling."""
+"""Mistakes in the stock layers: activations, norms, linear layers, average pooling."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ NEGLIGIBLE = 1e-9  # an eps that changes no digit of a variance of order one
 
 
 def hard_sigmoid(x: Array) -> Array:
-    """PyTorch's straight line in place of a sigmoid: min(max(x + 3, 0), 6) / 6."""
+    """Compute PyTorch's piecewise linear sigmoid: min(max(x + 3, 0), 6) / 6."""
     return ops.relu6(x + 3) / 6
 
 
 def keras_hard_sigmoid(x: Array) -> Array:
-    """Keras's steeper one before version 3: min(max(x / 5 + 1/2, 0), 1)."""
+    """Compute the steeper hard sigmoid of Keras before version 3: min(max(x / 5 + 1/2, 0), 1)."""
     return np.clip(x * 0.2 + 0.5, 0, 1)
 
 
 def hard_swish(x: Array) -> Array:
-    """The input times PyTorch's hard sigmoid."""
+    """Multiply the input by PyTorch's hard sigmoid."""
     return x * hard_sigmoid(x)
 
 
 def elu(x: Array) -> Array:
-    """Exponential linear unit: x where positive, exp(x) - 1 elsewhere."""
+    """Apply the exponential linear unit: x where positive, exp(x) - 1 elsewhere."""
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
 def steep_leaky_relu(x: Array) -> Array:
-    """TensorFlow's leaky ReLU, of slope 0.2."""
+    """Apply TensorFlow's leaky ReLU, of slope 0.2."""
     return ops.leaky_relu(x, 0.2)
 
 
@@ -66,7 +66,7 @@ IDEMPOTENT = (ACT2FN["relu"], ACT2FN["relu6"], ACT2FN["linear"])  # twice is onc
 
 
 def activation(site: Site, module: Activation) -> Iterator[Alternative]:
-    """Another function, none, the same twice, or before the batch norm instead of after it."""
+    """Yield another function, none, the same twice, or before the batch norm instead of after it."""
     (x,), own = site.inputs, module.function
     title = function_name(own)
     for key, name, function in FUNCTIONS:
@@ -82,13 +82,13 @@ def activation(site: Site, module: Activation) -> Iterator[Alternative]:
 
 
 def function_name(function: Function) -> str:
-    """What to call an activation: its name in `ops.ACT2FN`, or its own."""
+    """Return the name of an activation: that in `ops.ACT2FN`, or its own."""
     known = (name for key, name, candidate in FUNCTIONS if candidate is function)
     return next(known, getattr(function, "__name__", "the activation").lstrip("_"))
 
 
 def _norm_before(site: Site) -> tuple[BatchNorm2d, Array]:
-    """The batch norm right before a site, and what went into it. Raises Absent."""
+    """Return the batch norm right before a site, and its input. Raises Absent."""
     names = list(site.used)[-2:]
     norm = site.modules.get(names[-1]) if len(names) == 2 else None
     if not isinstance(norm, BatchNorm2d):
@@ -97,7 +97,7 @@ def _norm_before(site: Site) -> tuple[BatchNorm2d, Array]:
 
 
 def batch_norm(site: Site, norm: BatchNorm2d) -> Iterator[Alternative]:
-    """Another eps, parts left out, done twice or not at all, or with the batch's own statistics."""
+    """Yield another eps, parts omitted, the norm applied twice or not at all, or with the batch's own statistics."""
     (x,), eps = site.inputs, norm.eps
     mean, var, weight, bias = norm.running_mean, norm.running_var, norm.weight, norm.bias
 
@@ -143,7 +143,7 @@ def _shown(eps: float) -> str:
 
 
 def layer_norm(site: Site, norm: LayerNorm) -> Iterator[Alternative]:
-    """Another eps or variance, parts left out, over other axes, or none."""
+    """Yield another eps or variance, parts omitted, other axes, or no norm."""
     (x,), eps, width = site.inputs, norm.eps, norm.weight.size
 
     def affine(normalised: Array) -> Array:
@@ -181,7 +181,7 @@ def _standardised(
     correction: int = 0,
     eps_outside: bool = False,
 ) -> Array:
-    """(x - mean) / sqrt(var + eps) over any axes, in one of the ways it is got wrong; added up in float64."""
+    """Compute (x - mean) / sqrt(var + eps) over any axes, with one of the usual mistakes; summed in float64."""
     wide = x.astype(np.float64)
     out = wide - wide.mean(axes, keepdims=True) if centred else wide
     count = x.size / np.square(out).sum(axes).size
@@ -191,7 +191,7 @@ def _standardised(
 
 
 def linear(site: Site, layer: Linear) -> Iterator[Alternative]:
-    """Without bias, with the matrix turned over, or left out."""
+    """Yield the layer without bias, with the matrix transposed or flipped, or omitted."""
     (x,), (outputs, inputs) = site.inputs, layer.weight.shape
     if layer.bias is not None:
         yield instead("linear-no-bias", "the linear layer's bias left out", ops.linear, x, layer.weight)
@@ -204,7 +204,7 @@ def linear(site: Site, layer: Linear) -> Iterator[Alternative]:
 
 
 def average_pool(site: Site, pool: AvgPool2d) -> Iterator[Alternative]:
-    """Padded zeros counted, or another statistic of the window."""
+    """Yield pooling with padded zeros counted, or with another statistic of the window."""
     (x,), kernel, pad = site.inputs, pool.kernel_size, pool.padding
     if pad > 0:
         counted = not pool.count_include_pad

@@ -1,7 +1,7 @@
-"""What a rule of the catalogue is, and how it finds the values around a site by name.
+"""Rules of the catalogue, and how they find the values around a site by name.
 
-A rule gets a site and the module it is about, and yields what a porter may have done there instead. A family's file
-ends in a table that says at which places its rules apply:
+A rule gets a site and its module, and yields likely mistakes of a port there. The table at the end of a family's file
+lists the places at which its rules apply:
 
     (BatchNorm2d, "")                          the result of every such module
     (EfficientFormerSelfAttention, ":query")   the inner value of that name
@@ -23,43 +23,43 @@ Rules = Mapping[tuple[type[Module], str], tuple[Rule, ...]]
 
 
 class Absent(Exception):
-    """A value that a rule needs is not among those before the site: the rule has nothing more to say there."""
+    """Error for a value that a rule needs but that is not among those before the site; the rule then ends."""
 
 
 def instead(key: str, text: str, function: Callable[..., Array], *arguments: Any) -> Alternative:
-    """The alternative whose value is `function(*arguments)`, computed when asked for."""
+    """Return the alternative whose value is `function(*arguments)`, computed on demand."""
     return Cause(key, text), partial(function, *arguments)
 
 
 def as_it_is(key: str, text: str, value: Array) -> Alternative:
-    """The alternative whose value is one that is there already."""
+    """Return the alternative whose value is an existing one."""
     return Cause(key, text), lambda: value
 
 
 def named(site: Site, name: str) -> Array:
-    """The value of that full name. Raises Absent."""
+    """Return the value of that full name. Raises Absent."""
     if name not in site.used:
         raise Absent(name)
     return site.used[name]
 
 
 def inside(site: Site, name: str) -> Array:
-    """The value of a child ("qkv") or the inner value (":key") of the site's own module. Raises Absent."""
+    """Return the value of a child ("qkv") or the inner value (":key") of the site's own module. Raises Absent."""
     return named(site, _joined(site.owner, name))
 
 
 def beside(site: Site, name: str) -> Array:
-    """The value of a child, or the inner value, of the module that holds the site's. Raises Absent."""
+    """Return the value of a child, or the inner value, of the module that holds the site's. Raises Absent."""
     return named(site, _joined(holder_name(site), name))
 
 
 def holder_name(site: Site) -> str:
-    """The dotted name of the module that holds the site's; "" for the model itself."""
+    """Return the dotted name of the module that holds the site's; "" for the model itself."""
     return site.owner.rpartition(".")[0]
 
 
 def entering(site: Site, owner: str) -> Array:
-    """What flowed into the module named `owner`: the value made right before its first one. Raises Absent."""
+    """Return the input of the module named `owner`: the value computed right before its first one. Raises Absent."""
     before = None
     for name in site.used:
         if name == owner or name.startswith((f"{owner}.", f"{owner}:", f"{owner}#")):
@@ -71,13 +71,13 @@ def entering(site: Site, owner: str) -> Array:
 
 
 def config(site: Site) -> Any:
-    """The settings of the whole model."""
+    """Return the config of the whole model."""
     model: Any = site.modules[""]
     return model.config
 
 
 def is_first_of_two(site: Site) -> bool:
-    """Whether this is the earlier of two calls of one module, such as a block's drop path."""
+    """Return whether this is the earlier of two calls of one module, such as a block's drop path."""
     return "#" in site.name
 
 

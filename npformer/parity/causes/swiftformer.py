@@ -1,4 +1,4 @@
-"""SwiftFormer: its additive attention, the way to tokens and back, its blocks."""
+"""Mistakes in SwiftFormer: its additive attention, the reshaping to tokens and back, its blocks."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ ConvBlock = SwiftFormerConvEncoder | SwiftFormerLocalRepresentation
 
 
 def conv_branch(site: Site, block: ConvBlock) -> Iterator[Alternative]:
-    """A convolutional block's branch times its layer scale."""
+    """Yield mistakes in a convolutional block's branch times its layer scale."""
     yield from layer_scale(block.layer_scale, None, site.inputs[0], beside(site, "point_wise_conv2"))
     yield from dropped(site, config(site).drop_conv_encoder_rate, "drop_conv_encoder_rate")
 
 
 def conv_block(site: Site, block: ConvBlock) -> Iterator[Alternative]:
-    """The sum at a convolutional block's end."""
+    """Yield mistakes in the sum at a convolutional block's end."""
     sources = {"the filtered and normalised map instead of the block's input": inside(site, "norm")}
     yield from residual(site.inputs[0], inside(site, "drop_path"), sources)
 
 
 def scaled_branch(site: Site, block: Block) -> Iterator[Alternative]:
-    """A branch of an encoder block times its layer scale; the first is attention's tokens put back into the map."""
+    """Yield mistakes in an encoder block's branch times its layer scale; the first is the attention, as a map."""
     scales = block.layer_scale_1, block.layer_scale_2
     (scaled,) = site.inputs
     if is_first_of_two(site):
@@ -82,13 +82,13 @@ def scaled_branch(site: Site, block: Block) -> Iterator[Alternative]:
 
 
 def mixed(site: Site, block: Block) -> Iterator[Alternative]:
-    """The sum after the attention."""
+    """Yield mistakes in the sum after the attention."""
     source = {"the block's input instead of its local representation": entering(site, site.owner)}
     yield from residual(inside(site, "local_representation"), inside(site, "drop_path#1"), source)
 
 
 def block_output(site: Site, block: Block) -> Iterator[Alternative]:
-    """The sum after the MLP."""
+    """Yield mistakes in the sum after the MLP."""
     sources = {
         "the block's input instead of what the attention made of it": site.inputs[0],
         "the local representation instead of what the attention made of it": inside(site, "local_representation"),
@@ -98,7 +98,7 @@ def block_output(site: Site, block: Block) -> Iterator[Alternative]:
 
 
 def pooled(site: Site, model: Module) -> Iterator[Alternative]:
-    """The mean over the last map."""
+    """Yield mistakes in the mean over the last map."""
     yield from pooled_otherwise(site, as_tokens(inside(site, "norm")))
 
 
@@ -106,7 +106,7 @@ def pooled(site: Site, model: Module) -> Iterator[Alternative]:
 
 
 def from_map(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """The first layers on tokens: the map was flattened right before them."""
+    """Yield mistakes in the first layers on tokens: the map was flattened right before them."""
     layer = site.module
     block = holder_name(site).rpartition(".")[0]
     x = named(site, f"{block}.local_representation" if block else "local_representation")
@@ -115,7 +115,7 @@ def from_map(site: Site, attention: Attention) -> Iterator[Alternative]:
 
 
 def normalised(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """Queries and keys scaled to length one."""
+    """Yield mistakes in queries and keys scaled to length one."""
     x = inside(site, f"to_{site.inner}")
     yield as_it_is("additive-not-normalised", "queries, or keys, not scaled to length one", x)
     if x.shape[1] > 1:
@@ -127,7 +127,7 @@ def normalised(site: Site, attention: Attention) -> Iterator[Alternative]:
 
 
 def weights(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """One weight per token."""
+    """Yield mistakes in the weight of each token."""
     query, scale = inside(site, ":query"), attention.w_g.shape[0] ** -0.5
 
     def products() -> Array:
@@ -154,7 +154,7 @@ def weights(site: Site, attention: Attention) -> Iterator[Alternative]:
 
 
 def global_query(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """The weighted sum of all queries."""
+    """Yield mistakes in the weighted sum of all queries."""
     weights, query, key = inside(site, ":weights"), inside(site, ":query"), inside(site, ":key")
     if query.shape[1] > 1:
         text = f"the mean instead of the sum over the {query.shape[1]} tokens"
@@ -166,7 +166,7 @@ def global_query(site: Site, attention: Attention) -> Iterator[Alternative]:
 
 
 def context(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """The global query times each key."""
+    """Yield mistakes in the global query times each key."""
     total, query, key = inside(site, ":global_query"), inside(site, ":query"), inside(site, ":key")
     text = "the global query times each query instead of each key"
     yield instead("additive-key-swapped", text, np.multiply, total, query)
@@ -175,7 +175,7 @@ def context(site: Site, attention: Attention) -> Iterator[Alternative]:
 
 
 def final(site: Site, attention: Attention) -> Iterator[Alternative]:
-    """The last layer, of proj(context) + query: that sum has no name of its own."""
+    """Yield mistakes in the last layer, of proj(context) + query: that sum has no name of its own."""
     layer: Linear = site.module  # type: ignore[assignment]
     projected, query = beside(site, "proj"), beside(site, ":query")
     key = "additive-residual-missing"
@@ -193,7 +193,7 @@ def final(site: Site, attention: Attention) -> Iterator[Alternative]:
 
 
 def dropout(site: Site, mlp: Module) -> Iterator[Alternative]:
-    """Dropout after an MLP's layers."""
+    """Yield dropout applied after an MLP's layers."""
     yield from dropped(site, config(site).drop_mlp_rate, "drop_mlp_rate")
 
 

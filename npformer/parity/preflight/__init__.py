@@ -1,4 +1,4 @@
-"""What is looked at before any layer is judged: whether the port's input, weights and classes are ours."""
+"""Checks before any layer is judged: whether the port's input, weights and classes are ours."""
 
 from .labels import check_labels, check_logit_order, read_port_labels
 from .pixels import InputCheck, check_input, describe_input

@@ -1,8 +1,8 @@
-"""Weights with the batch norms or the layer scale beside them folded in: what they come to.
+"""Folding of batch norms and layer scales into weights, to recognise folded weights of a port.
 
 A batch norm multiplies channel c by a[c] = gamma[c] / sqrt(var[c] + eps) and adds beta[c] - mean[c] * a[c]. Folded
 into the convolution before it, a multiplies the filters; into a 1x1 convolution or linear layer after it, the columns,
-and its bias takes up what is added. A layer scale multiplies what the last layer of a branch gives.
+and its bias absorbs the shift. A layer scale multiplies the output of the last layer of a branch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TWO_HEADS = {"classifier": "distillation_classifier", "head": "dist_head"}
 
 
 class Neighbours(NamedTuple):
-    """What may be folded into a layer: the names of the batch norms before and after it, of its layer scale, ""."""
+    """Modules that may be folded into a layer: the batch norms before and after it, its layer scale; or "" each."""
 
     before: str = ""
     after: str = ""
@@ -40,8 +40,8 @@ class Neighbours(NamedTuple):
 class Folded(NamedTuple):
     """A layer with some of its neighbours folded in, all float64.
 
-    absorbed: their names. rows, columns: what they multiply filters and columns by. bias: the result; wrong: what it
-    comes to with a usual mistake, by the mistake. terms: how large the bias's terms are together.
+    absorbed: their names. rows, columns: factors of filters and columns. bias: the result; wrong: the results of usual
+    mistakes, by the mistake. terms: the total magnitude of the bias's terms.
     """
 
     absorbed: Neighbours
@@ -53,16 +53,16 @@ class Folded(NamedTuple):
     terms: Array
 
     def folded_weight(self, filters: slice = slice(None)) -> Array:
-        """The weight, or some of its filters."""
+        """Return the weight, or some of its filters."""
         rest = (1,) * (self.weight.ndim - 2)
         rows = self.rows[filters].reshape(-1, 1, *rest)
         return self.weight[filters] * rows * self.columns.reshape(1, -1, *rest)
 
 
 def neighbours(model: Module) -> dict[str, Neighbours]:
-    """By the name of each convolution or linear layer, what may be folded into it.
+    """Return the modules that may be folded into each convolution or linear layer, by the layer's name.
 
-    The model runs once on black pixels: a batch norm belongs to the convolution whose very result it is given.
+    The model runs once on black pixels: a batch norm belongs to the convolution whose result is its input.
     """
     found: dict[str, Neighbours] = {}
     last: dict[str, tuple[str, Any]] = {"layer": ("", None), "norm": ("", None)}
@@ -104,7 +104,7 @@ def _pointwise(module: Conv2d | Linear) -> bool:
 def foldings(
     modules: Mapping[str, Module], name: str, around: Neighbours, eps: float | None = None
 ) -> Iterator[Folded]:
-    """All ways to fold some of a layer's neighbours in; `eps` stands for the batch norms' own."""
+    """Yield all ways to fold some of a layer's neighbours in; `eps` replaces the batch norms' own."""
     for chosen in itertools.product(*(("", neighbour) if neighbour else ("",) for neighbour in around)):
         if any(chosen):
             layer: Any = modules[name]
@@ -114,7 +114,7 @@ def foldings(
 def fold(
     modules: Mapping[str, Module], weight: Array, bias: Array | None, chosen: Neighbours, eps: float | None = None
 ) -> Folded:
-    """Those neighbours folded into a layer with this weight and bias; `eps` stands for the batch norms' own."""
+    """Fold those neighbours into a layer with this weight and bias; `eps` replaces the batch norms' own."""
     weight = weight.astype(np.float64)
     own = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
     rows, columns = np.ones(len(weight)), np.ones(weight.shape[1])
@@ -144,14 +144,14 @@ def fold(
 
 
 def _as_line(norm: Any, eps: float | None) -> tuple[Array, Array, Array, Array]:
-    """What a batch norm multiplies by and adds, its bias and its mean."""
+    """Return a batch norm's scale and shift, its bias and its mean."""
     beta, mean = norm.bias.astype(np.float64), norm.running_mean.astype(np.float64)
     factor = norm.weight / np.sqrt(norm.running_var.astype(np.float64) + (norm.eps if eps is None else eps))
     return factor, beta - mean * factor, beta, mean
 
 
 def solve_eps(folded: Folded, norm: Any, theirs: Array) -> float:
-    """The eps with which folding the norm after a layer gives the port's weight; NaN where none does."""
+    """Return the eps with which folding the norm after a layer gives the port's weight; NaN where none does."""
     flat, other = folded.weight.reshape(len(folded.weight), -1), theirs.reshape(len(theirs), -1)
     with np.errstate(all="ignore"):
         ratio = (flat * other).sum(1) / (flat * flat).sum(1)

@@ -1,4 +1,4 @@
-"""Whether the port's classes are in our order: by their names, and by the logits themselves."""
+"""Check of the order of the port's classes against ours: by their names, and by the logits themselves."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ EVIDENCE = 20.0  # by how much (in powers of e) the logits must speak for an ord
 
 
 def read_port_labels(path: str | Path) -> list[str]:
-    """Class names from a file: one a line, or JSON: a list, a mapping from number, or a config with `id2label`.
+    """Read class names from a file: one per line, or JSON: a list, a mapping from number, or a config with `id2label`.
 
     In Keras's files a class is a pair of synset and name: the name is taken.
 
-    Raises FileNotFoundError; ValueError for a file that holds no such thing.
+    Raises FileNotFoundError; ValueError for a file with other content.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,7 +49,7 @@ def read_port_labels(path: str | Path) -> list[str]:
 def check_labels(model: Module, port_labels: Sequence[str] | Mapping[Any, str]) -> list[Finding]:
     """Compare the port's class names, in the order of its logits, with the model's.
 
-    Names count as equal where they differ only in case, in blanks and underscores, in a synset before them, or in
+    Names count as equal where they differ only in case, in blanks and underscores, in a leading synset, or in
     further synonyms after a comma. A thousand unnamed classes are ImageNet-1k's.
 
     Raises ValueError for a mapping whose keys are not 0, 1, 2, ...
@@ -81,10 +81,10 @@ def check_labels(model: Module, port_labels: Sequence[str] | Mapping[Any, str]) 
 
 
 def check_logit_order(ours: Array, theirs: Array, dtype: str, labels: Sequence[str] | None = None) -> Finding | None:
-    """A bad finding where the port's logits (B, K) are ours in another order, the same for all rows; else None.
+    """Return a bad finding where the port's logits (B, K) are ours in another order, the same for all rows; else None.
 
     Usual orders are tried first: shifted, reversed, classes sorted by number as text or, with `labels`, by name. Any
-    other is found only where so many numbers fitting cannot be chance, which for few pictures takes a fine dtype.
+    other is found only where a match of so many numbers cannot be chance, which for few pictures takes a fine dtype.
 
     Raises ValueError for logits of ours that are not (B, K), or for an unknown dtype.
     """
@@ -123,7 +123,7 @@ def check_logit_order(ours: Array, theirs: Array, dtype: str, labels: Sequence[s
 
 
 def _pairing(ours: Array, theirs: Array) -> list[int] | None:
-    """For each of the port's columns the one of ours that is most like it; None where one would be taken twice."""
+    """Return, for each of the port's columns, the most similar one of ours; None where one would be used twice."""
     if len(ours) == 1:
         order = np.empty(ours.shape[1], int)
         order[np.argsort(theirs[0], kind="stable")] = np.argsort(ours[0], kind="stable")
@@ -134,7 +134,7 @@ def _pairing(ours: Array, theirs: Array) -> list[int] | None:
 
 
 def _orders(number: int, labels: Sequence[str] | None) -> list[tuple[str, list[int]]]:
-    """Usual orders: in words, and which of our classes stands at each place."""
+    """Return the usual orders: a description, and the index of our class at each position."""
     classes = list(range(number))
     orders = [
         ("one place on, the last class first", classes[-1:] + classes[:-1]),
@@ -166,7 +166,7 @@ def _is_unnamed(labels: Sequence[str]) -> bool:
 
 
 def _synsets(ours: list[str], theirs: list[str]) -> list[Finding]:
-    """What ids of WordNet's tell, whose ascending order is that of ImageNet's classes."""
+    """Check WordNet ids, whose ascending order is that of ImageNet's classes."""
     if len(ours) != len(theirs):
         return [Finding("labels", f"the port has {len(theirs)} classes instead of {len(ours)}", True)]
     if sorted(theirs) == theirs:
@@ -187,7 +187,7 @@ def _another_number(ours: list[str], theirs: list[str]) -> Finding:
 
 
 def _places(ours: list[str], theirs: list[str]) -> str:
-    """The first places at which the lists differ."""
+    """Return the first positions at which the lists differ."""
     places = [i for i in range(min(len(ours), len(theirs))) if not _same(ours[i], theirs[i])]
     shown = ", ".join(f"{i} is {theirs[i]!r} instead of {ours[i]!r}" for i in places[:SHOWN])
     more = len(places) - SHOWN
@@ -203,7 +203,7 @@ def _same(ours: str, theirs: str) -> bool:
 
 
 def _plain(label: str) -> str:
-    """Without case, synset and underscores."""
+    """Return a name without case, synset and underscores."""
     label = SYNSET.sub("", label, count=1) if SYNSET.match(label) else label
     return " ".join(re.sub(r"[_\s,]+", " ", label).split()).casefold()
 

@@ -1,10 +1,10 @@
-"""Whether the port's input is ours, and if not, what happened to the picture on its way.
+"""Check of the port's input against ours, and diagnosis of its preprocessing if they differ.
 
     level 0..255 --rescale--> level * factor - offset --normalise--> (x - mean[c]) / std[c]
 
-Every step is linear in the level, channel by channel, and every disorder of pixels (swapped channels, a flip, another
-layout) moves them without changing them. So a candidate is a picture of levels, an arrangement of its pixels, and a
-scale and a shift per channel; each is tried on some thousand pixels first and, where it holds there, on all.
+Every step is linear in the level, channel by channel, and every reordering of pixels (swapped channels, a flip,
+another layout) moves them without changing them. So a candidate is a picture of levels, an arrangement of its pixels,
+and a scale and a shift per channel; each is tried on some thousand pixels first and, where it holds there, on all.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ DATA_SETS = {
 
 @dataclass
 class InputCheck:
-    """What came of comparing the port's input with ours.
+    """The result of comparing the port's input with ours.
 
-    finding: None where they are equal; not bad where only the layout differs; otherwise bad. causes: what was done
-    instead, best first; several mean that they cannot be told apart, none that it is unknown. A cause of two parts has
+    finding: None where they are equal; not bad where only the layout differs; otherwise bad. causes: likely mistakes,
+    best first; several mean that they are indistinguishable, none that the cause is unknown. A cause of two parts has
     a key such as "input-bgr+input-not-rescaled"; a ratio there is the root mean square error over a unit of rounding.
-    ratio: the largest difference to our input over what rounding may make it; inf for another shape.
+    ratio: the largest difference to our input over the rounding error allowed; inf for another shape.
     """
 
     finding: Finding | None
@@ -53,9 +53,9 @@ class InputCheck:
 
 
 def describe_input(pixel_values: Array, mean: Any = None, std: Any = None) -> Finding | None:
-    """A remark where `pixel_values` (B, C, H, W) look as if they had not been normalised.
+    """Return a remark where `pixel_values` (B, C, H, W) look as if they had not been normalised.
 
-    mean, std: what they should have been normalised with, one number or one per channel.
+    mean, std: those of the expected normalisation, one number or one per channel.
 
     Raises ValueError for NaN or infinite values.
     """
@@ -85,12 +85,12 @@ def check_input(
     picture: Any = None,
     processor: Any = None,
 ) -> InputCheck:
-    """Compare the port's input with ours (B, C, H, W) and say what was done to the picture instead.
+    """Compare the port's input with ours (B, C, H, W) and diagnose the difference in preprocessing.
 
     The port's may also be (C, H, W), channels last, or flattened. dtype: the port's. image_mean, image_std,
-    rescale_factor: how our pixels were made from levels 0..255; `processor`, the model's image processor, says so
-    better and wins. Without either they are guessed from the pixels. picture: the first picture of the batch, anything
-    `load_image` takes; with it and the processor, other ways of resizing and cropping are tried.
+    rescale_factor: the preprocessing of our pixels from levels 0..255; `processor`, the model's image processor, is
+    more precise and takes precedence. Without either they are guessed from the pixels. picture: the first picture of
+    the batch, anything `load_image` accepts; with it and the processor, other ways of resizing and cropping are tried.
 
     Raises ValueError for pixels of ours that are not finite or not (B, C, H, W), or for an unknown dtype.
     """
@@ -135,7 +135,7 @@ def _sentence(ours: Array, theirs: Array, note: str, causes: list[CauseFound], r
 
 
 def _in_our_layout(ours: Array, theirs: Array) -> tuple[Array, str]:
-    """The port's input as (B, C, H, W), and a note on the layout it had where it was another."""
+    """Return the port's input as (B, C, H, W), and a note on its layout if it was another."""
     batch, channels, height, width = ours.shape
     if theirs.ndim == 3 and batch == 1:
         array, note = _in_our_layout(ours, theirs[None])
@@ -155,7 +155,7 @@ def _in_our_layout(ours: Array, theirs: Array) -> tuple[Array, str]:
 
 
 class Normalisation(NamedTuple):
-    """pixel[c] = (level * factor - offset - mean[c]) / std[c], twice divided where `divisions` is 2."""
+    """The map pixel[c] = (level * factor - offset - mean[c]) / std[c], divided twice where `divisions` is 2."""
 
     factor: float
     offset: float
@@ -165,13 +165,13 @@ class Normalisation(NamedTuple):
 
     @property
     def divisor(self) -> Array:
-        """What the deviations come to in all."""
+        """The product of all divisions by the standard deviation."""
         return self.std**self.divisions
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """pixel[c] = level * scale[c] + shift[c]: what was done otherwise, and the size of what was subtracted."""
+    """The map pixel[c] = level * scale[c] + shift[c]: its mistakes, and the size of the subtracted terms."""
 
     keys: tuple[str, ...]
     texts: tuple[str, ...]
@@ -181,7 +181,7 @@ class Preparation:
 
 
 def _normalisation(ours: Array, mean: Any, std: Any, factor: float, processor: Any) -> Normalisation | None:
-    """How our pixels were made; None where nobody says so and no usual way gives whole levels."""
+    """Return the normalisation of our pixels; None where it is unknown and no usual one gives integer levels."""
     channels = ours.shape[1]
 
     def one_each(values: Any) -> Array:
@@ -206,7 +206,7 @@ def _normalisation(ours: Array, mean: Any, std: Any, factor: float, processor: A
 
 
 def _gives_levels(ours: Array, how: Normalisation) -> bool:
-    """Whether our pixels come from whole levels 0..255."""
+    """Return whether our pixels come from integer levels 0..255."""
     levels = _levels(ours, how)
     return bool(np.all(np.abs(levels - np.clip(np.rint(levels), 0, 255)) < 0.01))
 
@@ -217,7 +217,7 @@ def _levels(ours: Array, how: Normalisation) -> Array:
 
 
 def _preparations(how: Normalisation, channels: int) -> list[Preparation]:
-    """All usual ways from levels to pixels: the right one first, then those with one mistake, then with two."""
+    """Return all usual maps from levels to pixels: the right one first, then those with one mistake, then with two."""
     f, o, m, s = how.factor, how.offset, how.mean, how.divisor
     one, zero = np.ones(channels), np.zeros(channels)
     rescaled: list[tuple[str, str, float, float]] = [
@@ -253,7 +253,7 @@ def _preparations(how: Normalisation, channels: int) -> list[Preparation]:
 
 
 def _distinct(found: list[Preparation]) -> list[Preparation]:
-    """Those with fewer mistakes first, and none that comes to the same as an earlier one."""
+    """Return those with fewer mistakes first, without duplicates of an earlier one."""
     kept: dict[str, Preparation] = {}
     for preparation in sorted(found, key=lambda p: len(p.keys)):
         line = np.concatenate((preparation.scale, preparation.shift)) + 0.0  # no -0
@@ -270,7 +270,7 @@ def _numbers(values: Iterable[float]) -> str:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Which pixel stands where: `index` takes the numbers of ours (B, C, H, W) to those of the port's, -1 for none."""
+    """A rearrangement of pixels: `index` maps the indices of ours (B, C, H, W) to those of the port's, -1 for none."""
 
     key: str
     text: str
@@ -279,7 +279,7 @@ class Arrangement:
 
 @lru_cache(maxsize=8)
 def _arrangements(ours: tuple[int, ...], theirs: tuple[int, ...]) -> tuple[Arrangement, ...]:
-    """Usual disorders of pixels, for arrays of these shapes."""
+    """Return the usual rearrangements of pixels for arrays of these shapes."""
     return tuple(_cuttings(ours, theirs) if ours != theirs else _disorders(ours))
 
 
@@ -323,7 +323,7 @@ _SHIFTS = ({1: "down", -1: "up"}, {1: "right", -1: "left"})
 
 
 def _cuttings(ours: tuple[int, ...], theirs: tuple[int, ...]) -> Iterator[Arrangement]:
-    """Ways in which the port's may be ours with pixels added or cut off."""
+    """Yield arrangements in which the port's input is ours with pixels added or cut off."""
     if len(theirs) != 4 or theirs[:2] != ours[:2]:
         return
     if theirs[2:] == ours[:1:-1]:
@@ -351,7 +351,7 @@ def _channels(numbers: Array, order: tuple[int, ...]) -> Array:
 
 
 def _placed(numbers: Array, shape: tuple[int, ...], down: int, across: int) -> Array:
-    """Numbers moved down and to the right within an array of that shape; -1 where there are none."""
+    """Shift indices down and to the right within an array of that shape; -1 where there are none."""
     out = np.full(shape, -1)
     top, left = max(down, 0), max(across, 0)
     part = numbers[:, :, max(-down, 0) :, max(-across, 0) :][:, :, : shape[2] - top, : shape[3] - left]
@@ -375,23 +375,23 @@ class Candidate:
 
     @property
     def all_keys(self) -> tuple[str, ...]:
-        """What it differs in from the right way."""
+        """The keys of all differences from the right input."""
         return (*self.keys, *self.preparation.keys, *((self.arrangement.key,) if self.arrangement else ()))
 
     @property
     def is_partial(self) -> bool:
-        """Whether there are pixels it says nothing about."""
+        """True if it leaves some pixels undetermined."""
         return self.arrangement is not None and self.arrangement.key in PARTIAL
 
     @property
     def text(self) -> str:
-        """The same in words."""
+        """The differences in words."""
         arranged = (self.arrangement.text,) if self.arrangement else ()
         return " and ".join((*self.texts, *self.preparation.texts, *arranged))
 
 
 class _Search:
-    """Looks for what makes the port's input out of ours, or out of the picture."""
+    """A search for the difference between the port's input and ours, or the picture."""
 
     def __init__(
         self, ours: Array, theirs: Array, dtype: str, how: Normalisation | None, picture: Any, processor: Any
@@ -411,17 +411,17 @@ class _Search:
         self._sampled: dict[tuple[Any, ...], tuple[Array, Array]] = {}
 
     def is_cast(self) -> bool:
-        """Whether the port's input is ours, only rounded to its dtype."""
+        """Return whether the port's input is ours, only rounded to its dtype."""
         largest = float(np.abs(self.ours).max(initial=0))
         bound = 2 * self.unit * np.abs(self.ours) + FLOATS * largest + self.smallest
         return bool(np.all(np.abs(self.theirs - self.ours) <= bound))
 
     def ratio(self) -> float:
-        """The largest difference over what arithmetic in the port's dtype may make it."""
+        """Return the largest difference over the error allowed to arithmetic in the port's dtype."""
         return self._measure(self._ours(), self.theirs)[0]
 
     def causes(self, closely: bool) -> list[CauseFound]:
-        """The candidates that hold, best first; with `closely` those alone that are better than ours by far."""
+        """Return the matching candidates, best first; with `closely` only those that match far better than ours."""
         limit = math.inf
         if closely:
             limit = self._measure(self._ours(), self.theirs)[1] / (2 * TIES)
@@ -439,7 +439,7 @@ class _Search:
         return Candidate(self.levels, self.right)
 
     def _holding(self, candidates: Iterable[Candidate], limit: float) -> list[tuple[float, Candidate]]:
-        """Those candidates whose error is nothing but rounding, each with its error."""
+        """Return the candidates whose error is only rounding, each with its error."""
         held = []
         for candidate in candidates:
             theirs = self._theirs(candidate)
@@ -463,7 +463,7 @@ class _Search:
                 yield Candidate(self.levels, preparation, arrangement, arranged_first=True)
 
     def _resized(self, mistakes: int) -> Iterator[Candidate]:
-        """Candidates made from the picture, resized in another way."""
+        """Yield candidates made from the picture, resized in another way."""
         for differences in range(1, mistakes + 1):
             for way in self._ways(differences):
                 made = Candidate(way.levels, self.right, None, False, way.keys, way.texts)
@@ -477,13 +477,13 @@ class _Search:
                         yield replace(made, arrangement=arrangement, arranged_first=first)
 
     def _is_padded(self, arrangement: Arrangement) -> bool:
-        """Whether what the port has around our picture is one colour."""
+        """Return whether the port's border around our picture is one colour."""
         around = arrangement.index(np.arange(self.ours.size).reshape(self.ours.shape)) < 0
         channels = [self.theirs[:, c][around[:, c]] for c in range(around.shape[1])]
         return all(part.size and np.ptp(part) == 0 for part in channels)
 
     def _ways(self, differences: int) -> Iterator[Resampled]:
-        """Other ways of resizing the picture that give the port's size; none where the picture is not that of ours."""
+        """Yield other ways of resizing the picture to the port's size; none where the picture is not that of ours."""
         if self.picture is None or self.processor is None or self.how is None or self.theirs.ndim != 4:
             return
         picture = np.moveaxis(np.asarray(load_image(self.picture)), -1, 0)
@@ -495,7 +495,7 @@ class _Search:
         yield from ways(picture, self.processor, self.theirs.shape[2:], differences)
 
     def _nearly(self) -> Iterator[tuple[float, Candidate]]:
-        """Candidates that hold but for one level in 255: pixels rounded to whole levels elsewhere than in ours."""
+        """Yield candidates that match except for one level in 255: pixels rounded to integers at another step."""
         if self.how is None or self.theirs.ndim != 4 or self.theirs.size == 0:
             return
         apart = ("input-resize-rounding",), ("up to one level of 255 apart, rounded elsewhere",)
@@ -511,13 +511,13 @@ class _Search:
             yield error, candidate
 
     def _theirs(self, candidate: Candidate) -> Array:
-        """As much of the port's batch as the candidate speaks of: all, or the first picture."""
+        """Return the part of the port's batch that the candidate covers: all, or the first picture."""
         return self.theirs[: len(candidate.levels)] if candidate.levels is not self.levels else self.theirs
 
     def _measure(
         self, candidate: Candidate, theirs: Array, sampled: bool = False, level: float = 0.0, unit: float | None = None
     ) -> tuple[float, float]:
-        """The largest error over what rounding (and so many levels) allows, and the root mean square in roundings."""
+        """Return the largest error over that which rounding (and `level`) allows, and the RMS error in roundings."""
         unit = self.unit if unit is None else unit
         shape = candidate.levels.shape
         places, source = self._places(candidate.arrangement, shape, theirs.size, sampled)
@@ -545,7 +545,7 @@ class _Search:
     def _places(
         self, arrangement: Arrangement | None, shape: tuple[int, ...], size: int, sampled: bool
     ) -> tuple[Array, Array]:
-        """Numbers of the port's pixels, all or a sample, and those of the pixels of ours that stand there."""
+        """Return indices of the port's pixels, all or a sample, and those of the corresponding pixels of ours."""
         key = arrangement, shape, size
         if sampled and key in self._sampled:
             return self._sampled[key]
@@ -560,7 +560,7 @@ class _Search:
         return places, source
 
     def _best(self, held: list[tuple[float, Candidate]]) -> list[CauseFound]:
-        """The candidates whose error is about the smallest, one for each key."""
+        """Return the candidates whose error is about the smallest, one for each key."""
         # One that speaks of every pixel is worth more than one that leaves a border open.
         held = [pair for pair in held if not pair[1].is_partial] or held
         held = sorted(held, key=lambda pair: pair[0])
@@ -572,7 +572,7 @@ class _Search:
         return list(found.values())
 
     def _linear(self) -> list[CauseFound]:
-        """Another mean and deviation than any usual: found from the pixels themselves."""
+        """Fit an unusual mean and standard deviation to the pixels themselves."""
         if self.theirs.shape != self.ours.shape:
             return []
         swapped = ("input-bgr+", "red and blue are swapped and ", self.theirs[:, ::-1])
@@ -595,7 +595,7 @@ class _Search:
 
 
 def _fit(x: Array, y: Array) -> tuple[float, float]:
-    """The line through the points, slope and height at 0; not finite where all x are the same."""
+    """Fit a line to the points: slope and intercept; not finite where all x are equal."""
     spread = float(np.sum((x - x.mean()) ** 2))
     if spread == 0:
         return math.nan, math.nan

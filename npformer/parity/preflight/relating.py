@@ -1,4 +1,4 @@
-"""What one array has to do with another: the same, laid out otherwise, or changed in some recognisable way."""
+"""Relations between two arrays: equal, in another layout, or changed in a recognisable way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AXES = {4: "OIHW", 2: "OI"}
 
 
 class Tolerance(NamedTuple):
-    """How far numbers may be off: a unit of rounding and an absolute step; and the dtype's largest number."""
+    """The tolerance of numbers: a unit of rounding and an absolute step; and the dtype's largest number."""
 
     unit: float
     step: float
@@ -25,7 +25,7 @@ class Tolerance(NamedTuple):
 
 
 def close(ours: Array, theirs: Array, allowed: Tolerance, times: float = 2.0, terms: Array | None = None) -> bool:
-    """Whether arrays of one shape are equal up to rounding, of `terms` where they are larger than `ours`."""
+    """Return whether arrays of one shape are equal up to rounding, of `terms` where they are larger than `ours`."""
     if theirs.size > 4 * SAMPLE:  # most that differ do so at once
         some = np.unravel_index(np.random.default_rng(0).integers(0, theirs.size, SAMPLE), theirs.shape)
         if not _all_close(ours[some], theirs[some], allowed, times, None if terms is None else terms[some]):
@@ -39,9 +39,9 @@ def _all_close(ours: Array, theirs: Array, allowed: Tolerance, times: float, ter
 
 
 def layouts(ours: Array, theirs: Array, allowed: Tolerance, times: float = 2.0) -> list[tuple[int, ...]]:
-    """The orders of our axes in which the port's array is ours; none where it is something else.
+    """Return the orders of our axes in which the port's array is ours; none where it is something else.
 
-    Axes of length one come and go freely; neighbouring axes may be one in the port, or one of ours several.
+    Axes of length one may be added or removed; neighbouring axes may be merged in the port, or one of ours split.
     """
     if ours.size != theirs.size:
         return []
@@ -60,18 +60,18 @@ def layouts(ours: Array, theirs: Array, allowed: Tolerance, times: float = 2.0) 
 
 
 def reshapes(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether one shape is the other with neighbouring axes joined or split, those of length one aside."""
+    """Return whether one shape is the other with neighbouring axes merged or split, those of length one aside."""
     first, second = (set(itertools.accumulate((n for n in s if n > 1), lambda a, b: a * b)) for s in (shape, other))
     return first <= second or second <= first
 
 
 def layout_name(order: tuple[int, ...]) -> str:
-    """An order of a weight's axes in words: (H, W, I, O) for convolutions, (I, O) for linear layers."""
+    """Return an order of a weight's axes as text: (H, W, I, O) for convolutions, (I, O) for linear layers."""
     return "(" + ", ".join(AXES.get(len(order), "0123456789")[axis] for axis in order) + ")"
 
 
 def change(ours: Array, theirs: Array, allowed: Tolerance) -> str:
-    """What was done to an array that is not ours in any layout, in words; "" where that is nothing known."""
+    """Return the change of an array that is not ours in any layout, in words; "" if it is not recognised."""
     if not np.isfinite(theirs).all():
         beyond = np.abs(ours) > allowed.largest
         if theirs.shape == ours.shape and np.array_equal(~np.isfinite(theirs), beyond):
@@ -115,7 +115,7 @@ def _changes(ours: Array, theirs: Array, allowed: Tolerance) -> Iterator[str]:
 
 
 def _permuted(ours: Array, theirs: Array, allowed: Tolerance) -> bool:
-    """Whether slices along the first axis are the same ones in another order."""
+    """Return whether slices along the first axis are the same in another order."""
     ours, theirs = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
     direction = np.random.default_rng(0).standard_normal(ours.shape[1])
     first, second = ours @ direction, theirs @ direction

@@ -1,4 +1,4 @@
-"""Which of the port's weights is which of ours: by name, by another library's name, or by value."""
+"""Matching of the port's weights with ours: by name, by another library's name, or by value."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LEAVES = {
 
 @dataclass
 class Renamed:
-    """The port's weights by our names: the arrays, what each is called there, and whose names these are.
+    """The port's weights by our names: the arrays, their names there, and the library of these names.
 
-    left: the port's names that are none of ours.
+    left: the port's names without a match.
     """
 
     arrays: dict[str, Array] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Renamed:
 
 
 def rename(model: Module, port: Mapping[str, Array]) -> Renamed:
-    """The port's weights by our names, from whichever reading of its names fits most of them.
+    """Return the port's weights by our names, from the scheme that matches most of its names.
 
     Tried are our own names, also in the spelling of JAX and Keras ("params/encoder/norm/scale"), and those of every
     source that checkpoints are converted from.
@@ -51,7 +51,7 @@ def _own(port: Mapping[str, Array], ours: set[str]) -> Renamed:
 
 
 def _spelled(model: Module, port: Mapping[str, Array], ours: set[str]) -> Renamed:
-    """Our names in another spelling, with or without what tools put before all of them, or the model's own prefix."""
+    """Match our names in another spelling, with or without common prefixes of tools, or the model's own prefix."""
     names = {}
     for key in port:
         text = key
@@ -68,7 +68,7 @@ def _spelled(model: Module, port: Mapping[str, Array], ours: set[str]) -> Rename
 
 
 def _sources(model: Module, port: Mapping[str, Array], ours: set[str]) -> list[Renamed]:
-    """The names of other libraries, as far as they are known."""
+    """Match by the names of other libraries, as far as they are known."""
     config: Any = model.config  # type: ignore[attr-defined]
     family = config.model_type
     missing = "" if hasattr(model, family) else f"{family}."  # what a bare model's names lack

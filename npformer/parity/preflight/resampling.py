@@ -1,4 +1,4 @@
-"""The ways in which a port may bring a picture to the model's size: other filters, no antialias, another crop."""
+"""Ways in which a port may resize a picture: other filters, no antialiasing, another crop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = {
 
 
 class Resampled(NamedTuple):
-    """A picture brought to size in some way: what differs from the right one, and its levels 0..255 (1, C, H, W)."""
+    """A resized picture: its differences from the right one, and its levels 0..255 (1, C, H, W)."""
 
     keys: tuple[str, ...]
     texts: tuple[str, ...]
@@ -39,7 +39,7 @@ class Resampled(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A picture is resized to a size, then cut to another; None leaves it. `corner`: where the cut starts."""
+    """A plan to resize a picture, then crop it; a None step is skipped. `corner`: where the crop starts."""
 
     text: str
     size: Size | None
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """How a picture (C, H, W) of 8 bits becomes levels (C, *size)."""
+    """A function from a picture (C, H, W) of 8 bits and a size to levels (C, *size)."""
 
     key: str
     text: str
@@ -56,15 +56,15 @@ class Filter(NamedTuple):
 
 
 def right_way(picture: Array, processor: Any) -> Resampled:
-    """What the processor itself makes of a picture (C, H, W) of 8 bits."""
+    """Return the processor's own result for a picture (C, H, W) of 8 bits."""
     plan, how = _plans(processor, picture.shape[1:])[0], _filters(processor.resample)[0]
     return Resampled((), (), _cut(_resized(picture, plan.size, how), plan).astype(np.float64)[None])
 
 
 def ways(picture: Array, processor: Any, wanted: Size, differences: int) -> Iterator[Resampled]:
-    """Other ways to bring a picture (C, H, W) of 8 bits to a size, with so many differences from the processor's.
+    """Yield other ways to resize a picture (C, H, W) of 8 bits, with so many differences from the processor's.
 
-    A filter and a plan (what is resized to which size and cut where) may differ: one or both.
+    The filter and the plan (sizes and crop) may differ: one or both.
     """
     plans = [p for p in _plans(processor, picture.shape[1:]) if (p.crop or p.size or picture.shape[1:]) == wanted]
     for size in dict.fromkeys(plan.size for plan in plans):
@@ -84,7 +84,7 @@ def _resized(picture: Array, size: Size | None, how: Filter) -> Array:
 
 
 def _plans(processor: Any, whole: Size) -> list[Plan]:
-    """The processor's own plan first, its text empty; then what else is usual for the same result."""
+    """Return the processor's own plan first, with an empty text; then other usual ones for the same size."""
     height, width = whole
     target, edge = None, None
     if processor.do_resize:
@@ -124,7 +124,7 @@ def _fitting(whole: Size, final: Size) -> Size:
 
 
 def _cut(image: Array, plan: Plan) -> Array:
-    """The part of (C, H, W) that a plan keeps, with zeros where it is smaller."""
+    """Return the part of (C, H, W) that a plan keeps, with zeros where it is smaller."""
     if plan.crop is None:
         return image
     if plan.corner == "centre":
@@ -141,7 +141,7 @@ def _cut(image: Array, plan: Plan) -> Array:
 
 
 def cubic_kernel(a: float) -> Kernel:
-    """The bicubic kernel of that sharpness: -0.5 in Pillow and wherever antialias is on, -0.75 in OpenCV and torch."""
+    """Return the bicubic kernel of a parameter: -0.5 in Pillow and with antialiasing, -0.75 in OpenCV and torch."""
 
     def kernel(x: Array) -> Array:
         x = np.abs(x)
@@ -153,12 +153,12 @@ def cubic_kernel(a: float) -> Kernel:
 
 
 def triangle(x: Array) -> Array:
-    """The bilinear kernel."""
+    """Return the bilinear kernel."""
     return np.maximum(0, 1 - np.abs(x))
 
 
 def _filters(resample: int) -> list[Filter]:
-    """The processor's filter first, its text empty; then the other ones of Pillow, then those of other libraries."""
+    """Return the processor's filter first, with an empty text; then Pillow's others, then those of other libraries."""
     instead = f"instead of {NAMES[resample]} as Pillow does it"
     filters = [Filter("", "", partial(resize, resample=resample))]
     for number, name in NAMES.items():
@@ -195,13 +195,13 @@ def _plainly(image: Array, size: Size, kernel: Kernel, reach: int, aligned: bool
 
 
 def nearest_above_left(image: Array, size: Size) -> Array:
-    """Pixel floor(i * H / height) for each i, where Pillow takes the one at (i + 0.5): (C, H, W) -> (C, *size)."""
+    """Take pixel floor(i * H / height) for each i, where Pillow takes that at (i + 0.5): (C, H, W) -> (C, *size)."""
     rows, columns = (np.arange(n) * length // n for n, length in zip(size, image.shape[1:], strict=True))
     return image[:, rows][:, :, columns]
 
 
 def resize_floats(image: Array, size: Size, resample: int) -> Array:
-    """Pillow's filters, with antialias as always there, on floats and not rounded: (C, H, W) -> (C, *size)."""
+    """Resize with Pillow's filters, antialiased as always there, on floats and unrounded: (C, H, W) -> (C, *size)."""
     from PIL import Image
 
     channels = [Image.fromarray(channel.astype(np.float32)) for channel in image]
@@ -211,8 +211,8 @@ def resize_floats(image: Array, size: Size, resample: int) -> Array:
 def resample(image: Array, size: Size, kernel: Kernel, reach: int, aligned: bool = False) -> Array:
     """Resample without antialias and without rounding: (C, H, W) -> (C, *size), float64.
 
-    Each new pixel is a weighted sum of those within `reach` pixels of its centre, the border's repeated outside.
-    `aligned` puts the outermost pixels' centres on each other instead of their edges.
+    Each new pixel is a weighted sum of those within `reach` pixels of its centre, with the border repeated outside.
+    `aligned` aligns the centres of the outermost pixels instead of their edges.
     """
     out = image
     for axis, wanted in enumerate(size, start=1):

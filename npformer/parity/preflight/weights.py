@@ -1,4 +1,4 @@
-"""Whether the port's weights are ours: names, shapes, numbers, and batch norms folded into the layers beside them."""
+"""Check of the port's weights against ours: names, shapes, numbers, and folded batch norms."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ IDLE = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}  # 
 
 
 def check_weights(model: Module, port_weights: Mapping[str, Array], dtype: str) -> list[Finding]:
-    """Compare the port's weights, by name, with the model's: equal up to rounding to `dtype`, or what is different.
+    """Compare the port's weights, by name, with the model's: equal up to rounding to `dtype`, or how they differ.
 
     Names may be ours, in the spelling of JAX or Keras too, or those of any library that checkpoints are converted
-    from; what has no known name is recognised by its values. Weights may be laid out otherwise (linear ones
+    from; weights of unknown names are recognised by their values. Weights may be in another layout (linear ones
     transposed, kernels as HWIO), if all of a kind are. Batch norms and layer scales may be folded into the layers
-    beside them, both heads into one. All that makes no difference: findings on it are not bad. Missing, further and
-    misshapen weights are, and those that hold something else.
+    beside them, both heads into one. None of that changes the result: findings on it are not bad. Missing, additional
+    and misshapen weights are bad, and those with other values.
 
-    Raises ValueError for an unknown dtype; TypeError for weights that are no real numbers.
+    Raises ValueError for an unknown dtype; TypeError for weights that are not real numbers.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -45,7 +45,7 @@ def check_weights(model: Module, port_weights: Mapping[str, Array], dtype: str) 
 
 
 class _Fold(NamedTuple):
-    """What a layer's weight in the port is: a fold, its eps where that is not ours, its order, both heads in one."""
+    """A layer's weight in the port: a fold, its eps if not ours, its layouts, and whether both heads are averaged."""
 
     folded: Folded
     eps: float | None
@@ -75,7 +75,7 @@ class _Check:
         self.counts: Counter[str] = Counter()
 
     def findings(self) -> list[Finding]:
-        """Everything there is to say, what is harmless first."""
+        """Return all findings, harmless ones first."""
         self._match_by_value()
         for name in self.ours:
             if name in self.theirs:
@@ -101,7 +101,7 @@ class _Check:
             yield Finding("weights", f"{number} {text}: {listed(names)}", bad)
 
     def _sums(self) -> Iterator[Finding]:
-        """What was folded, as numbers."""
+        """Yield the counts of folded modules."""
         if self.renamed.source not in ("", "transformers"):
             yield Finding("weights", f"the port's weights have the names of {self.renamed.source}")
         for text, number in self.counts.items():
@@ -110,7 +110,7 @@ class _Check:
     # --- layers and what is folded into them
 
     def _layer(self, layer: str) -> None:
-        """Understand a layer's weight and bias together, with neighbours folded in where they are not ours."""
+        """Explain a layer's weight and bias together, with neighbours folded in where they are not ours."""
         weight, bias = f"{layer}.weight", f"{layer}.bias"
         if weight not in self.theirs:
             return
@@ -134,7 +134,7 @@ class _Check:
         self._bias(bias, found.folded)
 
     def _fold(self, layer: str, theirs: Array) -> _Fold | None:
-        """The neighbours that are folded into the port's weight of a layer; None where that does not explain it."""
+        """Return the fold that explains the port's weight of a layer; None where there is none."""
         around = self.around[layer]
         for averaged, ways in ((True, self._averaged(layer)), (False, foldings(self.modules, layer, around))):
             for folded in ways:
@@ -163,7 +163,7 @@ class _Check:
         return layouts(folded.folded_weight(), theirs, self.allowed, FOLDED)
 
     def _averaged(self, layer: str) -> Iterator[Folded]:
-        """Both heads as one, where the port has one only."""
+        """Yield both heads averaged to one, where the port has only one."""
         second = self._second_head(layer)
         if not second or f"{second}.weight" in self.theirs:
             return
@@ -174,12 +174,12 @@ class _Check:
             yield fold(self.modules, weight, bias, Neighbours(before=before, scale=""))
 
     def _second_head(self, layer: str) -> str:
-        """The head whose logits are averaged with this one's; "" for other layers."""
+        """Return the head whose logits are averaged with this one's; "" for other layers."""
         second = TWO_HEADS.get(layer, "")
         return second if f"{second}.weight" in self.ours else ""
 
     def _bias(self, name: str, folded: Folded) -> None:
-        """Judge the bias that goes with a folded weight."""
+        """Judge the bias that belongs to a folded weight."""
         self.understood.add(name)
         theirs = self.theirs.get(name)
         if theirs is None:
@@ -198,7 +198,7 @@ class _Check:
             self._tell(True, what, name)
 
     def _count(self, layer: str, found: _Fold) -> None:
-        """Note what was folded, for the sums and for what may then be missing."""
+        """Count what was folded, for the summary and for weights that may then be missing."""
         absorbed = found.folded.absorbed
         self.absorbed |= {name for name in absorbed if name}
         if absorbed.after:
@@ -212,7 +212,7 @@ class _Check:
             self.understood |= {f"{self._second_head(layer)}.{kind}" for kind in ("weight", "bias")}
 
     def _left_beside(self) -> None:
-        """What was folded may be missing or do nothing; where it still has its numbers, that is worth a remark."""
+        """Accept folded modules that are missing or idle; remark on those that still have their numbers."""
         for absorbed in sorted(self.absorbed):
             names = [absorbed] if absorbed in self.ours else [f"{absorbed}.{kind}" for kind in IDLE]
             there = [name for name in names if name in self.theirs]
@@ -231,7 +231,7 @@ class _Check:
     # --- what is left
 
     def _different(self) -> None:
-        """Name what was done to weights that are not ours."""
+        """Describe the change in weights that are not ours."""
         for name, theirs in self.theirs.items():
             if name in self.understood:
                 continue
@@ -255,14 +255,14 @@ class _Check:
                 self._tell(True, f"{'slightly ' * (error < 0.05)}different", f"{name} (by {error:.2g} of its size)")
 
     def _holder(self, name: str, theirs: Array) -> str | None:
-        """Another weight of ours whose values the port has under this name."""
+        """Return another weight of ours whose values the port has under this name."""
         for other, ours in self.ours.items():
             if other != name and ours.shape == theirs.shape and close(ours, theirs, self.allowed):
                 return other
         return None
 
     def _precomputed(self, name: str, theirs: Array) -> str:
-        """In words, what a variance is stored as."""
+        """Describe, in words, the stored form of a variance."""
         owner, _, attribute = name.rpartition(".")
         if attribute != "running_var" or theirs.shape != self.ours[name].shape:
             return ""
@@ -279,7 +279,7 @@ class _Check:
                 self._tell(True, "missing", name)
 
     def _further(self) -> None:
-        """The port's arrays that are none of ours; counters, constants and scalars of frameworks do not matter."""
+        """Report the port's additional arrays; counters, constants and scalars of frameworks are ignored."""
         unused = getattr(self.model, "heads_left_out", ())
         for key in self.renamed.left:
             array = self.port[key]
@@ -297,7 +297,7 @@ class _Check:
     # --- names and layouts
 
     def _match_by_value(self) -> None:
-        """Find those of the port's arrays that have no known name among ours that are missing, by their moments."""
+        """Match the port's arrays of unknown names with missing ones of ours, by their moments."""
         left = [key for key in self.renamed.left if self.port[key].dtype.kind == "f" and self.port[key].size]
         if not left:
             return
@@ -322,7 +322,7 @@ class _Check:
             self.counts["{number} weight{s} without a known name are recognised by their values"] += len(found)
 
     def _possible(self, expected: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
-        """What missing weights may look like: as they are, or with neighbours folded in."""
+        """Yield the possible forms of missing weights: unchanged, or with neighbours folded in."""
         for name, array in expected.items():
             yield name, _wide(array)
         for layer, around in self.around.items():
@@ -335,7 +335,7 @@ class _Check:
                     yield f"{layer}.bias", folded.bias
 
     def _votes(self) -> None:
-        """Layouts: all weights of a kind should have the same; those that differ from the rest are wrong."""
+        """Judge the layouts: all weights of a kind should have the same; those that differ from the rest are wrong."""
         kinds: dict[tuple[str, int, bool], list[str]] = {}
         for name in self.orders:
             shape = self.ours[name].shape
@@ -356,7 +356,7 @@ class _Check:
                     self._tell(False, f"laid out as {layout_name(order)}", name)
 
     def _usual_order(self, names: list[str]) -> tuple[int, ...]:
-        """The order of axes that most weights of a kind have."""
+        """Return the order of axes that most weights of a kind have."""
         plain = tuple(range(self.ours[names[0]].ndim))
         # A square weight has the same shape however it lies: the others decide, where there are any.
         telling = [name for name in names if self.ours[name].shape[0] != self.ours[name].shape[1]]
