@@ -41,28 +41,28 @@ def main() -> int:
     if not chosen:
         print(f"build.py: error: LESSON must name one of {', '.join(path.stem for path in paths)}", file=sys.stderr)
         return 2
-    if args.check:  # threads of a BLAS that wait awake slow each other down where others use the cores, too
+    if args.check:  # spinning BLAS threads slow each other down where other processes use the cores, too
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     failures, began = 0, time.perf_counter()
     for path in chosen:
         begun = time.perf_counter()
         try:
-            said = check(path) if args.check else build(path, args.timings)
+            result = check(path) if args.check else build(path, args.timings)
         except (CellExecutionError, ValueError) as error:
             failures += 1
-            said = f"FAILED\n{error}"
+            result = f"FAILED\n{error}"
         seconds = time.perf_counter() - begun
         if args.check and seconds > LONGEST:
             failures += 1
-            said += f"; FAILED: longer than {LONGEST} s"
-        print(f"{path.stem}: {seconds:.0f} s, {said}", flush=True)
+            result += f"; FAILED: longer than {LONGEST} s"
+        print(f"{path.stem}: {seconds:.0f} s, {result}", flush=True)
     print(f"{len(chosen)} lessons, {failures} failures, {time.perf_counter() - began:.0f} s")
     return 1 if failures else 0
 
 
 def build(path: Path, timings: bool) -> str:
     """Run one source and write its notebook."""
-    import jupytext  # only here: checking needs the notebooks alone
+    import jupytext  # only here: checking needs only the notebooks
 
     notebook = jupytext.read(path)
     target = HERE / f"{path.stem}.ipynb"

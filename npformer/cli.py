@@ -27,9 +27,9 @@ from .picture import load_image
 from .summary import align, format_summary, summarize
 from .trace import record
 
-BATCH = 16  # pictures run together; more would only take more memory
-TOP = 3  # guesses that `classify` prints
-SHOWN = 18  # of the shipped pictures the one that `explain` takes where none is given
+BATCH = 16  # pictures per forward pass; more would only take more memory
+TOP = 3  # predictions that `classify` prints
+SHOWN = 18  # index of the shipped picture that is `explain`'s default
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = args.run(args) or 0
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader (`| head`) left; silence Python's complaint at exit too
+    except BrokenPipeError:  # the reader (`| head`) closed the pipe; silence Python's error at exit too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return 130
@@ -213,10 +213,10 @@ def convert(args: argparse.Namespace) -> None:
     if args.verify:
         verify.reread(checkpoint, Path(args.directory), args.dtype)
         result = verify.largest_difference(checkpoint, Path(args.directory))
-        told = (
+        comparison = (
             result if isinstance(result, str) else f"largest difference {result[0]:.1e}, logits up to {result[1]:.3g}"
         )
-        print(f"verified    read back equal; {told}")
+        print(f"verified    read back equal; {comparison}")
 
 
 def parity(args: argparse.Namespace) -> int:

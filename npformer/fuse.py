@@ -42,8 +42,8 @@ from .nn import BatchNorm2d, Conv2d, LayerNorm, Linear, Module
 from .ops import Array
 from .ops.window import pair, resolve_padding
 
-PICTURES_AT_ONCE = 4  # on one thread: enough to use weights more than once, few enough for the cache
-WORK_FOR_THREADS = 1e11  # of one picture, weights times pixels: below, threads lose more by waiting than they gain
+PICTURES_AT_ONCE = 4  # on one thread: enough to reuse weights, few enough for the cache
+WORK_FOR_THREADS = 1e11  # weights times pixels of one picture, below which threads cost more than they gain
 
 M = TypeVar("M", bound=PreTrainedModel)
 
@@ -210,7 +210,7 @@ def _meta4d(block: efficientformer.EfficientFormerMeta4D) -> FusedMeta4D:
     first = _Filters.of(mlp.convolution1).then(mlp.batchnorm_before)
     second = _Filters.of(mlp.convolution2).then(mlp.batchnorm_after).scaled(block.layer_scale_2)
     scale = np.ones(len(second.bias)) if block.layer_scale_1 is None else block.layer_scale_1.astype(np.float64)
-    around = np.tile(scale / 9, (3, 3, 1))  # what of each neighbour comes in
+    around = np.tile(scale / 9, (3, 3, 1))  # the weight of each neighbour
     around[1, 1] += 1 - scale
     fused = _mlp(first, mlp.activation.function, second)
     dtype = first.dtype

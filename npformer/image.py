@@ -166,7 +166,7 @@ def _check_tensor_type(value: Any) -> None:
         raise ValueError(f'return_tensors is {value!r}, but npformer computes in NumPy: use "np", or None for a list')
 
 
-# --- what comes out --------------------------------------------------------------------------------------------------
+# --- output ----------------------------------------------------------------------------------------------------------
 
 
 class BatchFeature(UserDict[str, Any]):
@@ -185,7 +185,7 @@ class BatchFeature(UserDict[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         """Look an entry up by attribute."""
-        if name != "data" and name in self.data:  # `data` itself is missing while a pickle is being read
+        if name != "data" and name in self.data:  # `data` itself is missing during unpickling
             return self.data[name]
         raise AttributeError(f"no entry {name!r}: there is {list(self.__dict__.get('data', ()))}")
 
@@ -265,7 +265,7 @@ class BaseImageProcessor:
                 "the values of images are already between 0 and 1 and will be multiplied by rescale_factor again: set "
                 "do_rescale=False if that is not meant"
             )
-        # one layout for all, told from the first picture alone
+        # one layout for all, inferred from the first picture
         layout = input_data_format or infer_data_format(arrays[0], "images")
         outputs = []
         for index, array in enumerate(arrays):
@@ -350,7 +350,7 @@ class BaseImageProcessor:
         except OSError as error:
             hint = f"{error.strerror}; expected a directory that holds {CONFIG_NAME}, or that file"
             raise type(error)(error.errno, hint, str(file)) from None
-        config = config.get("image_processor", config)  # processor_config.json keeps them one level down
+        config = config.get("image_processor", config)  # processor_config.json nests them
         try:
             return cls.from_dict(config, **overrides)
         except (TypeError, ValueError) as error:
@@ -580,18 +580,18 @@ class EfficientNetImageProcessor(BaseImageProcessor):
 
     def _rescale(self, image: Array, settings: Mapping[str, Any]) -> Array:
         scaled = super()._rescale(image, settings)
-        # The 1 comes off after scaling, whatever the factor: 0..255 becomes -1..1 with rescale_factor=1/127.5, but
+        # The 1 is subtracted after scaling, whatever the factor: 0..255 becomes -1..1 with rescale_factor=1/127.5, but
         # -1..0 with the default 1/255, although the page promises a range about 0 in general.
         return scaled - 1 if settings["rescale_offset"] else scaled
 
     def _transform(self, image: Array, settings: Mapping[str, Any]) -> Array:
         image = super()._transform(image, settings)
         if settings["include_top"]:
-            # EfficientNet's second division by the standard deviation. The Keras models prepare their pictures
-            # themselves: a normalisation layer divides by the square root of its variance, and what the ImageNet
-            # weights keep as variance is the standard deviation, 0.229 for red. So a further layer divides by
-            # sqrt(0.229) again, and sqrt(0.229) · sqrt(0.229) = 0.229. Both layers are copied here, which is why
-            # published files say image_std = 0.4785 = sqrt(0.229). The mean is gone already, so it is 0 now.
+            # EfficientNet's second division by the standard deviation. The Keras models preprocess their pictures
+            # themselves: a normalisation layer divides by the square root of its variance, and the ImageNet
+            # weights store the standard deviation as variance, 0.229 for red. So a further layer divides by
+            # sqrt(0.229) again, and sqrt(0.229) · sqrt(0.229) = 0.229. Both layers are reproduced here, which is
+            # why published files say image_std = 0.4785 = sqrt(0.229). The mean is subtracted already, so it is 0 now.
             image = normalize(image, 0, settings["image_std"])
         return image
 

@@ -17,7 +17,7 @@ from .models.pretrained import PreTrainedModel
 from .models.registry import PROCESSORS, get_model
 from .picture import describe, load_image
 
-BATCH = 16  # pictures run together
+BATCH = 16  # pictures per forward pass
 
 
 def inference_model(
@@ -66,9 +66,9 @@ def processor_of(model: PreTrainedModel) -> BaseImageProcessor:
     if model.source is None:
         return PROCESSORS[model.config.model_type](model.config.image_size)
     try:
-        processor = AutoImageProcessor.from_pretrained(model.source)  # of timm's directories it is in config.json
+        processor = AutoImageProcessor.from_pretrained(model.source)  # in timm's directories it is in config.json
     except FileNotFoundError:
-        if not model.source.is_dir():  # gone since it was loaded: what it said is not to be guessed
+        if not model.source.is_dir():  # removed since loading: its settings must not be guessed
             raise
         return PROCESSORS[model.config.model_type](model.config.image_size)
     stored: Any = AutoConfig.from_pretrained(model.source)

@@ -283,7 +283,7 @@ class BatchNorm2d(Module):
     """Per-channel normalisation with stored statistics, `ops.batch_norm`: (B, C, H, W), same shape out."""
 
     buffers = ("running_mean", "running_var", "num_batches_tracked")
-    optional = ("num_batches_tracked",)  # PyTorch counts training batches; inference never looks
+    optional = ("num_batches_tracked",)  # PyTorch counts training batches; unused at inference
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         self.weight = np.ones(num_features, np.float32)

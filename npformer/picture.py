@@ -141,7 +141,7 @@ def _to_eight_bit(image: Array) -> tuple[NDArray[np.uint8], bool]:
     if image.dtype == np.uint8:
         return image, False
     low, high = image.min(), image.max()
-    with np.errstate(invalid="ignore"):  # nan and inf have no whole part; they fail the range tests below
+    with np.errstate(invalid="ignore"):  # nan and inf have no integer part; they fail the range tests below
         whole = np.allclose(image, image.astype(int))  # close is enough: 200.001 counts as 200
     if whole and low >= 0 and high <= 255:
         return image.astype(np.uint8), False
@@ -298,13 +298,13 @@ def as_arrays(images: Any, to_rgb: bool | None, grey: bool) -> list[Array]:
 def _as_array(item: Any, label: str, to_rgb: bool | None, grey: bool) -> Array:
     from PIL import Image
 
-    came = label
+    text = label
     if isinstance(item, Image.Image):
-        came = f"{label} (a Pillow picture of mode {item.mode!r})"
+        text = f"{label} (a Pillow picture of mode {item.mode!r})"
         try:
             array = np.array(item.convert("RGB") if to_rgb and item.mode != "RGB" else item)
         except Exception as error:  # a damaged file, or a mode Pillow cannot convert
-            raise ValueError(f"{came} cannot be read: {error}") from None
+            raise ValueError(f"{text} cannot be read: {error}") from None
     elif hasattr(item, "__array__") and not isinstance(item, np.generic):  # arrays, and tensors on the CPU
         array = np.asarray(item)
     else:
@@ -316,17 +316,17 @@ def _as_array(item: Any, label: str, to_rgb: bool | None, grey: bool) -> Array:
         array = array[:, :, None]  # (H, W) -> (H, W, 1)
     if array.ndim != 3:
         raise ValueError(
-            f"{came} has {array.ndim} axes (shape {array.shape}), but three are needed, the colour channels first or "
+            f"{text} has {array.ndim} axes (shape {array.shape}), but three are needed, the colour channels first or "
             'last: use load_image(...) or picture.convert("RGB"), which also turn greys and palettes into colours'
         )
     if array.dtype.kind not in "buif":
-        raise TypeError(f"{came} has dtype {array.dtype}, but real numbers are needed: bool, integers or floats")
+        raise TypeError(f"{text} has dtype {array.dtype}, but real numbers are needed: bool, integers or floats")
     if array.size == 0:
-        raise ValueError(f"{came} is empty (shape {array.shape}), but a picture needs at least one pixel")
+        raise ValueError(f"{text} is empty (shape {array.shape}), but a picture needs at least one pixel")
     return array
 
 
-# --- words for the reader --------------------------------------------------------------------------------------------
+# --- messages --------------------------------------------------------------------------------------------------------
 
 
 def describe(value: Any) -> str:

@@ -14,7 +14,7 @@ from .checkpoint.safetensors_file import read_metadata, read_tensors, write_tens
 from .nn import Module, watch
 from .ops import Array
 
-_LAYOUTS = {4: "BCHW", 3: "BND", 2: "BD", 1: "B"}  # what a module's output means, by its rank
+_LAYOUTS = {4: "BCHW", 3: "BND", 2: "BD", 1: "B"}  # axes of a module's output, by its rank
 
 
 class Trace(Mapping[str, np.ndarray]):
@@ -56,7 +56,7 @@ class Trace(Mapping[str, np.ndarray]):
 
     def save(self, path: str | Path) -> None:
         """Write all values as safetensors, with their order and layouts in the file's metadata."""
-        # A safetensors file keeps no order of its own and "" is a poor key elsewhere: both live in the metadata.
+        # A safetensors file keeps no order of its own, so it is in the metadata, as are the layouts.
         metadata = {"format": "npformer-trace", "order": json.dumps(list(self)), "layouts": json.dumps(self.layouts)}
         write_tensors(Path(path), dict(self), metadata)
 

@@ -12,12 +12,12 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Told apart by people who see red and green alike, and dark enough for thin lines on the paper below.
+# Distinguishable with red-green colour blindness, and dark enough for thin lines on the paper below.
 COLOURS = {
     "blue": "#0b62a4", "orange": "#c4570a", "green": "#0a7f5a", "pink": "#b0508f", "grey": "#6b6b6b", "ink": "#222222",
 }  # fmt: skip
 SERIES = ["blue", "orange", "green", "pink", "grey"]
-PAPER = "#fbfaf6"  # figures bring their own light paper, so that a dark page does not swallow the axes
+PAPER = "#fbfaf6"  # figures have their own light background, so that the axes stay visible on a dark page
 MAGNITUDE, SIGNED = "viridis", "RdBu_r"  # colour maps: of values from 0 up, and of values around 0
 
 STYLE: dict[str, Any] = {

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-REST = "Python and waiting"  # what no operation accounts for: the interpreter, and threads with nothing to do
-MEASURING = 0.05  # of a thread: what clocks may be off by
+REST = "Python and waiting"  # time of no operation: the interpreter, and idle threads
+MEASURING = 0.05  # of a thread: the error of the clocks
 
 
 @dataclass

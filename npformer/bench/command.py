@@ -19,7 +19,7 @@ from .plot import check_picture, plot_breakdowns, plot_growth
 from .rounds import Result, Rules, geometric_means, measure
 from .subject import DEFAULT_MODELS, check, prepare
 
-LEAST_SIZE = 32  # pixels: one is left of them in the last stage
+LEAST_SIZE = 32  # pixels: a single one is left in the last stage
 BATCHES = "1,8"
 NOT_WITH_SCALING = ("models", "batch", "against", "size", "unfused", "breakdown", "plot")
 

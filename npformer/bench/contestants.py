@@ -7,9 +7,9 @@ from importlib.util import find_spec
 
 OURS, UNFUSED, TORCH, ONNXRUNTIME = "npformer", "unfused", "torch", "onnxruntime"
 
-# What each rival needs: PyTorch runs transformers' model, and ONNX Runtime what PyTorch exports of it.
+# Packages of each rival: PyTorch runs transformers' model, and ONNX Runtime PyTorch's export of it.
 NEEDS = {TORCH: ("torch", "transformers"), ONNXRUNTIME: ("onnxruntime", "onnx", "torch", "transformers")}
-VERSIONS = {"transformers": '"transformers==4.56.2"'}  # later ones have no EfficientFormer
+VERSIONS = {"transformers": '"transformers==4.56.2"'}  # the last version with EfficientFormer
 
 
 def check_rivals(rivals: Sequence[str]) -> None:

@@ -16,13 +16,13 @@ from .scaling import Curve, Growth
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
-# Paul Tol's muted scheme, told apart by readers with any kind of colour blindness; the rest is its grey.
+# Paul Tol's muted scheme, safe for any kind of colour blindness; the rest is its grey.
 COLOURS = {
     "matrix product": "#332288", "activation": "#ddcc77", "depthwise": "#44aa99", "norm": "#aa4499",
     "pooling": "#88ccee", "reshape": "#cc6677", "addition": "#117733", "attention": "#882255",
     "squeeze and excite": "#999933", REST: "#dddddd",
 }  # fmt: skip
-OTHER = "#777777"  # a kind that has no colour of its own
+OTHER = "#777777"  # for kinds without a colour of their own
 MARKS = {TORCH: "D", ONNXRUNTIME: "v", UNFUSED: "s"}
 LINES = ["#332288", "#44aa99", "#cc6677"]
 SMALL, MEDIUM = 10, 12  # points
@@ -60,7 +60,7 @@ def plot_breakdowns(results: Sequence[Result], rules: Rules, path: Path) -> None
     panels[0].set_ylim(len(models) - 0.5, -0.5)
     threads = f"{rules.threads} thread{'' if rules.threads == 1 else 's'}"
     figure.suptitle(f"Where the time of a fused model goes (float32, {threads})", fontsize=MEDIUM + 2)
-    # The same kind may be missing on one model, and a mark is drawn once per bar: one entry for each.
+    # One legend entry each: a kind may be missing on one model, and a mark is drawn once per bar.
     entries: dict[str, Any] = {}
     for panel in panels:
         handles, labels = panel.get_legend_handles_labels()

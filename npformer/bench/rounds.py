@@ -20,7 +20,7 @@ from .contestants import ONNXRUNTIME, OURS
 from .subject import Subject
 from .worker import Job
 
-TOLERANCE = 1e-3  # of the largest logit: more than any rounding, less than any other network
+TOLERANCE = 1e-3  # of the largest logit: more than rounding, less than the difference of another network
 
 
 @dataclass
@@ -128,7 +128,7 @@ def measure(subject: Subject, batch: int, contestants: Sequence[str], rules: Rul
 def _check_logits(contestant: str, model: str, theirs: np.ndarray, ours: np.ndarray) -> None:
     """Raise ValueError unless two contestants returned the same logits."""
     difference = float(np.abs(theirs - ours).max() / np.abs(ours).max())
-    if not difference <= TOLERANCE:  # NaN is no small difference either
+    if not difference <= TOLERANCE:  # also true for NaN
         raise ValueError(
             f"logits of {model} must be the same in {OURS} and {contestant} to be timed against each other, but they "
             f"differ by {difference:.2g} of the largest, more than {TOLERANCE:g}"

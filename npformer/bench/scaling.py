@@ -26,8 +26,8 @@ from .worker import ATTENTION, Job
 MODELS = ("efficientformer-l1", "efficientnet-b0", "swiftformer-xs")
 BATCHES = (8, 16, 32, 64)
 SWIFTFORMER = "swiftformer-xs"
-SIDES = (224, 320, 448, 640, 896)  # of pictures, in pixels; each has about twice the tokens of the one before
-RESOLUTIONS = (7, 14, 21, 28, 42, 56)  # sides of the token grid; the last has as many as SwiftFormer's first picture
+SIDES = (224, 320, 448, 640, 896)  # of pictures, in pixels; each has about twice the tokens of the previous one
+RESOLUTIONS = (7, 14, 21, 28, 42, 56)  # sides of the token grid; the last equals SwiftFormer's at 224 pixels
 PATCH = 4  # side in pixels of a token of SwiftFormer's first stage
 
 
@@ -133,7 +133,7 @@ def format_growth(growth: Growth, rules: Rules) -> str:
 def as_json(growth: Growth, rules: Rules) -> dict[str, Any]:
     """Return both sets of curves in plain lists and dictionaries."""
 
-    def told(curve: Curve, unit: str) -> dict[str, Any]:
+    def curve_json(curve: Curve, unit: str) -> dict[str, Any]:
         fit = {"deviation": curve.deviation} if unit == "batch" else {"exponent": curve.exponent}
         return {
             "name": curve.name, unit: curve.sizes, "milliseconds": curve.milliseconds, "rounds": curve.rounds, **fit,
@@ -141,6 +141,6 @@ def as_json(growth: Growth, rules: Rules) -> dict[str, Any]:
 
     return {
         **asdict(rules),
-        "batches": [told(curve, "batch") for curve in growth.batches],
-        "tokens": [told(curve, "tokens") for curve in growth.tokens],
+        "batches": [curve_json(curve, "batch") for curve in growth.batches],
+        "tokens": [curve_json(curve, "tokens") for curve in growth.tokens],
     }

@@ -29,11 +29,11 @@ def format_results(results: Sequence[Result], rules: Rules) -> str:
             line += [_ms(result.timings[rival].median), _ratio(result.ratio(rival))]
         lines.append([*line, " / ".join(_megabytes(timing) for timing in result.timings.values())])
     left = {0, *(i for i, title in enumerate(head) if title in ("quartiles", "ratio"))}
-    told = [f"float32, {_count(rules.threads, 'thread')}, {_count(rules.rounds, 'round')}; ms: median of all runs"]
+    footer = [f"float32, {_count(rules.threads, 'thread')}, {_count(rules.rounds, 'round')}; ms: median of all runs"]
     if rivals:
-        told.append(f"ratio: {OURS}'s time over the other's in the same round, median of the rounds and their range")
-        told.append(f"peak MB: the most memory of each process, {' / '.join(names)}")
-    return "\n".join([*align(lines, right=set(range(len(head))) - left), "", *told])
+        footer.append(f"ratio: {OURS}'s time over the other's in the same round, median of the rounds and their range")
+        footer.append(f"peak MB: the most memory of each process, {' / '.join(names)}")
+    return "\n".join([*align(lines, right=set(range(len(head))) - left), "", *footer])
 
 
 def format_progress(result: Result) -> str:

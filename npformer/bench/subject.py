@@ -14,10 +14,10 @@ from ..models.registry import VARIANTS, get_model, model_config
 from .contestants import NEEDS
 from .weights import randomize
 
-# All published sizes of two families, and those of the third that a CPU is likely to be asked to run.
+# All published sizes of two families, and those of the third that are practical on a CPU.
 DEFAULT_MODELS = [name for name in VARIANTS if not name.endswith(("-b5", "-b6", "-b7", "-b8"))]
 
-# Settings of ours that transformers' models lack, and the one value which is theirs.
+# Settings that transformers' models lack, and the value they correspond to.
 ONLY_HERE = {"padding": "hf-static", "attention_norm": "ones"}
 
 

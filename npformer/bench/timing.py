@@ -34,7 +34,7 @@ def peak_megabytes() -> float | None:
     It is the peak resident set size, which includes the pages of mapped files that were read.
     """
     status = Path("/proc/self/status")
-    if status.exists():  # Linux' own figure: getrusage would begin with what the parent held when it started this one
+    if status.exists():  # on Linux: getrusage would include the parent's memory at the start of this process
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
     try:

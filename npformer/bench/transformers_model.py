@@ -13,7 +13,7 @@ from . import process
 
 def load(directory: Path) -> Any:
     """Return the PyTorch model that `config.json` names, with the directory's weights, in evaluation mode."""
-    # No model needs torchvision, yet transformers loads it where it can, and fails with one made for another PyTorch.
+    # No model needs torchvision, yet transformers imports it if installed, and fails if it is for another PyTorch.
     sys.modules["torchvision"] = None  # type: ignore[assignment]
     import transformers
 
@@ -40,7 +40,7 @@ def export(directory: str, shape: list[int], path: str) -> None:
             return self.model(pixel_values, return_dict=True).logits
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing: sizes become constants, which is what is wanted here
+        warnings.simplefilter("ignore")  # tracing turns sizes into constants, as intended here
         torch.onnx.export(
             Logits().eval(), (torch.zeros(shape),), path, dynamo=False, opset_version=17,
             input_names=["pixel_values"], output_names=["logits"],

@@ -17,7 +17,7 @@ from ..models.pretrained import PreTrainedModel
 from ..nn import BatchNorm2d, Module, watch
 from ..ops import Array
 
-LEAST_VARIANCE = 0.1  # added to that of every channel, for some are the same everywhere
+LEAST_VARIANCE = 0.1  # added to every channel's, since some channels are constant
 
 
 def randomize(model: PreTrainedModel, size: int, seed: int = 0) -> PreTrainedModel:
@@ -33,7 +33,7 @@ def randomize(model: PreTrainedModel, size: int, seed: int = 0) -> PreTrainedMod
         if attribute not in module.buffers:
             state[name] = _draw(name, state[name].shape, generator)
     model.load_state_dict(state)
-    count = max(1, 2 * 224**2 // size**2)  # of small pictures more, or the last maps hold too few values to judge by
+    count = max(1, 2 * 224**2 // size**2)  # more small pictures, or the last maps have too few values for statistics
     with watch(model, _settle):
         model(generator.standard_normal((count, model.config.num_channels, size, size), np.float32))
     return model
@@ -47,7 +47,7 @@ def _draw(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> 
         return np.float32(0.5) + generator.random(shape, np.float32)
     normal = generator.standard_normal(shape, np.float32)
     if last == "weight":
-        # SwiftFormer's global query is a sum over all tokens, so what is made of it is kept small.
+        # SwiftFormer's global query is a sum over all tokens, so the weights after it are kept small.
         gain = 0.1 if name.endswith("attn.proj.weight") else 1.0
         normal *= np.float32(gain / math.sqrt(math.prod(shape[1:])))
     return normal

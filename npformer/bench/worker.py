@@ -19,7 +19,7 @@ from . import process
 from .contestants import ONNXRUNTIME, OURS, TORCH, UNFUSED
 from .timing import LEAST_RUNS, peak_megabytes, time_runs
 
-ATTENTION = "attention"  # EfficientFormer's, by itself: what `--scaling` sets beside a whole SwiftFormer
+ATTENTION = "attention"  # EfficientFormer's, by itself: `--scaling` compares it with a whole SwiftFormer
 
 
 @dataclass

@@ -17,7 +17,7 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.touch()
-        mode = partial.stat().st_mode  # what any new file may do; the safetensors library would narrow it
+        mode = partial.stat().st_mode  # the default permissions of new files; the safetensors library restricts them
         yield partial
         partial.chmod(mode)
         partial.replace(path)

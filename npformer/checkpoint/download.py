@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from .atomic import replacing
 
-SECONDS = 30  # to wait for a server to say anything
+SECONDS = 30  # timeout for the server's response
 PIECE = 1 << 20
 
 
@@ -56,7 +56,7 @@ def _open(url: str) -> Any:
         raise OSError(f"{url} cannot be fetched: the server answers {error.code} {error.reason}") from None
     except URLError as error:
         raise OSError(f"{url} cannot be fetched: {error.reason}") from None
-    except (OSError, HTTPException) as error:  # it hangs up, is silent for too long, or speaks no HTTP
+    except (OSError, HTTPException) as error:  # a closed connection, a timeout, or no HTTP
         raise OSError(f"{url} cannot be fetched: {_told(error)}") from None
 
 
@@ -67,11 +67,11 @@ def _pieces(url: str, answer: Any) -> Iterator[bytes]:
         while piece := answer.read(PIECE):
             there += len(piece)
             yield piece
-    except HTTPException:  # sent in chunks, of which one is not whole
+    except HTTPException:  # an incomplete chunk of a chunked response
         raise OSError(f"{url} cannot be fetched: the server breaks off") from None
     except OSError as error:
         raise OSError(f"{url} cannot be fetched: {_told(error)}") from None
-    if size is not None and there < int(size):  # http.client says nothing of it
+    if size is not None and there < int(size):  # http.client does not report it
         raise OSError(f"{url} cannot be fetched: the server breaks off after {there:,} of {int(size):,} bytes")
 
 

@@ -11,7 +11,7 @@ from .torch_file import read_torch, read_torch_index
 from .weights import CheckpointError, Weights
 
 TORCH_NAME, TORCH_INDEX_NAME, H5_NAME = "pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5"
-# What a directory's weights are called, best first: what cannot hold code before what can.
+# File names of a directory's weights, best first: formats that cannot hold code before those that can.
 NAMES = (WEIGHTS_NAME, INDEX_NAME, TORCH_NAME, TORCH_INDEX_NAME, H5_NAME)
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".h5", ".keras", ".npz")
 
@@ -24,7 +24,7 @@ def find_weights(directory: Path) -> Path:
     for name in NAMES:
         if (directory / name).is_file():
             return directory / name
-    # What a training run leaves beside the weights is no model.
+    # Other files of a training run are no model.
     others = sorted(p for p in directory.iterdir() if p.suffix in SUFFIXES and p.name != "training_args.bin")
     if len(others) > 1:
         names = ", ".join(path.name for path in others)

@@ -38,7 +38,7 @@ from .zip_archive import SLACK, Archive, RefusedError, quoted, refusing
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_DEPTH, _MAX_NAME = 64, 1000
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3  # filters of chunks
-_CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # groups that are no layer
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # groups that are not layers
 _TEXTS = ("keras_version", "backend", "model_config")
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
@@ -139,7 +139,7 @@ def _layers(reader: _Reader, group: Any, place: str) -> Iterator[tuple[str, Any]
 def _inside(reader: _Reader, group: Any, place: str) -> Iterator[tuple[str, Any]]:
     """Yield the arrays of one layer, without those of layers nested in its group."""
     for key in group:
-        child = group[key]  # `_layers` has been here
+        child = group[key]  # checked by `_layers`
         if not isinstance(child, reader.h5py.Group):
             yield place + key, child
         elif reader.promised(child, "weight_names") is None:
@@ -179,14 +179,14 @@ def _named(variables: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarra
             names = ("kernel", "bias")
         case [1, 1, 1, 1]:
             names = ("gamma", "beta", "moving_mean", "moving_variance")
-        case [1, 1, 0]:  # Normalization, which is done to pictures
+        case [1, 1, 0]:  # Normalization, a preprocessing layer
             names = ("mean", "variance", "count")
         case [1, 1]:  # LayerNormalization
             names = ("gamma", "beta")
     return [(name, array) for name, (_, array) in zip(names, variables)] if names else variables
 
 
-# --- what is in the file ---------------------------------------------------------------------------------------------
+# --- reading the file ------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -276,14 +276,14 @@ def _check_chunks(dataset: Any, name: str, size: int) -> None:
     """Inflate every chunk up to the limit `size`: the library itself would inflate as much as the data asks for."""
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-    # In the order of writing, each at most once: what is deflated twice can inflate a million times.
+    # In the order of writing, each at most once: data deflated twice can inflate a million times.
     if filters != [number for number in (_SHUFFLE, _DEFLATE, _FLETCHER32) if number in filters]:
         raise RefusedError(f"has {quoted(name)} compressed in another way than gzip")
     for index in range(dataset.id.get_num_chunks()):
         chunk = dataset.id.get_chunk_info(index)
         done = [number for i, number in enumerate(filters) if not chunk.filter_mask >> i & 1]
         length = chunk.size - 4 * (_FLETCHER32 in done)
-        if _DEFLATE in done and 0 < length <= size:  # else it is stored as it is
+        if _DEFLATE in done and 0 < length <= size:  # else it is stored uncompressed
             raw = dataset.id.read_direct_chunk(chunk.chunk_offset)[1][:length]
             inflater = zlib.decompressobj()
             length = len(inflater.decompress(raw, size + 1))

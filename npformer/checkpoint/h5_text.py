@@ -32,7 +32,7 @@ class Texts:
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self.data = data
         self.heaps: dict[int, dict[int, bytes]] = {}
-        sizes, base = {0: (13, 24), 1: (13, 28)}.get(data[8], (9, 12))  # where they are, by the superblock's version
+        sizes, base = {0: (13, 24), 1: (13, 28)}.get(data[8], (9, 12))  # their position, by the superblock's version
         if data[sizes : sizes + 2] != b"\x08\x08" or any(data[base : base + 8]):
             raise RefusedError("has places that are not of 8 bytes, counted from its start, as Keras writes them")
 
@@ -62,7 +62,7 @@ class Texts:
             parts = [(header + 16, *struct.unpack("<I", self.data[header + 8 : header + 12]))]
             head = "<HHB3x"
         room = _MAX_HEADER
-        for start, length in parts:  # and what is added on the way
+        for start, length in parts:  # including parts appended below
             room -= length + 1
             if room < 0 or start + length > len(self.data):
                 raise RefusedError("is damaged: an object's header is longer than it can be")
@@ -70,7 +70,7 @@ class Texts:
                 if kind == _CONTINUATION:
                     start, length = struct.unpack("<QQ", message[:16])
                     parts.append((start + 4, length - 8) if new else (start, length))  # new: "OCHK", then a checksum
-                elif kind == _ATTRIBUTE and not flags & 2:  # 2: it is elsewhere
+                elif kind == _ATTRIBUTE and not flags & 2:  # 2: stored elsewhere
                     yield message
 
     def _heap(self, start: int) -> dict[int, bytes]:
@@ -85,7 +85,7 @@ class Texts:
         position = start + 16
         while position + 16 <= end:
             number, size = struct.unpack("<H6xQ", self.data[position : position + 16])
-            if number == 0:  # what follows is free
+            if number == 0:  # the rest is free space
                 break
             if number in texts or position + 16 + size > end:
                 raise RefusedError("is damaged: a text in its heap is of an impossible size")

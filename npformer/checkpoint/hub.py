@@ -34,7 +34,7 @@ def download(repo_id: str, *, revision: str | None = None, weights: bool = True)
     config = repository.fetch(CONFIG)
     if config is None:
         raise repository.lacks(CONFIG)
-    # From here on this very commit, so that files of two versions never mix.
+    # All further files come from this commit, so that two versions never mix.
     repository.commit = config.parent.name
     repository.fetch(PROCESSOR)
     if weights:
@@ -71,7 +71,7 @@ def _shards(index: Path) -> list[str]:
 def _client(repo_id: str) -> Any:
     """Return the module huggingface_hub, imported only where it is needed."""
     try:
-        for submodule in ("constants", "utils"):  # its attributes only once they are imported
+        for submodule in ("constants", "utils"):  # lazily imported: attributes only after that
             importlib.import_module(f"huggingface_hub.{submodule}")
         return importlib.import_module("huggingface_hub")
     except ImportError:
@@ -98,19 +98,19 @@ class _Repository:
     def fetch(self, name: str) -> Path | None:
         """Return a file's path in the cache; None where the repository or, offline, the cache does not have it."""
         errors = self.client.utils
-        if self.commit is not None:  # a commit never changes, so neither does the answer
+        if self.commit is not None:  # the files of a commit never change
             known = self.client.try_to_load_from_cache(self.repo_id, name, revision=self.commit)
             if known is not None:
                 return Path(known) if isinstance(known, str) else None
         try:
             return Path(self.client.hf_hub_download(self.repo_id, name, revision=self.commit or self.revision))
-        except errors.LocalEntryNotFoundError as error:  # neither cached nor to be had; a kind of EntryNotFoundError
+        except errors.LocalEntryNotFoundError as error:  # neither cached nor available; a kind of EntryNotFoundError
             if self.offline:
                 return None
             raise self._unreachable(name, error) from None
         except errors.EntryNotFoundError:
             return None
-        except Exception as error:  # whatever the client, and the library it asks the hub with, may raise
+        except Exception as error:  # any error of the client or of its HTTP library
             raise self._explained(name, error) from None
 
     def lacks(self, what: str) -> FileNotFoundError:

@@ -52,7 +52,7 @@ def _array(member: str, content: bytes) -> np.ndarray:
     shape, fortran_order, dtype = _HEADERS[version](file)
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
         raise RefusedError(f"has {quoted(member)} of type {dtype}; an array of numbers should be there")
-    # Sides of length 0 aside, NumPy can name no more than 2^63 bytes.
+    # Axes of length 0 aside, NumPy can address at most 2^63 bytes.
     if any(side < 0 for side in shape) or math.prod(max(side, 1) for side in shape) >= 2**59 or len(shape) > 64:
         raise RefusedError(f"has {quoted(member)} of the impossible shape {str(shape)[:100]}")
     if len(content) - file.tell() != math.prod(shape) * dtype.itemsize:

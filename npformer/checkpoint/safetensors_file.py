@@ -66,7 +66,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     for name, entry in sorted(header.items(), key=lambda item: _offsets(path, *item)):
         begin, end = _offsets(path, name, entry)
         shape, dtype = _shape_and_dtype(path, name, entry)
-        # The format wants tensors back to back and each of exactly its shape's size: no gaps, no overlaps.
+        # The format requires tensors back to back and each of exactly its shape's size: no gaps, no overlaps.
         if begin != position or end > size or end - begin != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{path} is damaged: {name} claims bytes {begin} to {end} of {size} for shape {shape}")
         position = end
@@ -160,7 +160,7 @@ def _offsets(path: Path, name: str, entry: Any) -> tuple[int, int]:
 
 def _shape_and_dtype(path: Path, name: str, entry: dict[str, Any]) -> tuple[tuple[int, ...], np.dtype]:
     shape, dtype = entry.get("shape"), entry.get("dtype")
-    # 64 axes, and 2^63 bytes in them but for those of length 0, are as much as NumPy can name.
+    # NumPy supports at most 64 axes, and 2^63 bytes, axes of length 0 aside.
     if (
         not isinstance(shape, list)
         or len(shape) > 64

@@ -17,7 +17,7 @@ from .weights import CheckpointError, Weights
 _MAX_INDEX = 2_000_000  # bytes
 _MAX_SHARDS = 100
 _RESAVE = "load it in PyTorch and save model.state_dict() with torch.save"
-_OTHERS = {  # what is often downloaded under such a name instead
+_OTHERS = {  # often downloaded under such a name instead
     b"version https://git-lfs": "is a Git LFS pointer: the weights themselves were not downloaded (git lfs pull)",
     b"<!DOCTYPE": "is an HTML page: the download went wrong",
     b"<!doctype": "is an HTML page: the download went wrong",
@@ -91,7 +91,7 @@ def _open(path: Path) -> tuple[object, Tensors, str]:
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path} is empty")
-    data = np.asarray(np.memmap(path, np.uint8, "r", shape=(size,)))  # as asarray: slices of a memmap are heavy
+    data = np.asarray(np.memmap(path, np.uint8, "r", shape=(size,)))  # asarray, since slicing a memmap is slow
     head = bytes(data[:512])
     for magic, what in _OTHERS.items():
         if head.startswith(magic):

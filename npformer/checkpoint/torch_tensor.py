@@ -26,7 +26,7 @@ _STORAGES = {
     "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64",
     "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool", "Untyped": "uint8",
 }  # fmt: skip
-_UNREADABLE = {  # bytes per element: enough to step over them
+_UNREADABLE = {  # bytes per element, in order to skip them
     "ComplexDouble": 16, "ComplexFloat": 8, "ComplexHalf": 4,
     "QInt8": 1, "QUInt8": 1, "QInt32": 4, "QUInt4x2": 1, "QUInt2x4": 1,
 }  # fmt: skip
@@ -44,7 +44,7 @@ _OTHER_KINDS = {
 }
 _NUMPY = re.compile(r"numpy\._?core\.(multiarray\._reconstruct|numeric\._frombuffer)")
 _FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
-_CLAIM = 64 << 20  # bytes of numbers that any file may promise, beyond a small multiple of its size
+_CLAIM = 64 << 20  # bytes of numbers that any file may claim, beyond a small multiple of its size
 
 
 def is_tensor(node: Any) -> bool:
@@ -121,7 +121,7 @@ class Tensors:
         return array
 
     def _make(self, name: str, node: Any) -> np.ndarray:
-        for _ in range(5):  # a parameter around a tensor; nothing real nests deeper
+        for _ in range(5):  # a parameter wraps a tensor; no real file nests deeper
             match node:
                 case Call(callee, (Call() as inner, *_)) if callee in _WRAPPERS:
                     node = inner
@@ -144,7 +144,7 @@ class Tensors:
         """Return all elements of a storage, bfloat16 widened: a view, or one copy however many tensors share it."""
         key, kind, _, _ = storage_of(reference.identifier, self._source)
         what = _STORAGES.get(kind, kind)
-        if dtype is not None:  # only then is the storage without a kind of its own
+        if dtype is not None:  # only then is the storage untyped
             what = dtype.name.removeprefix("torch.") if isinstance(dtype, Named) and kind == "Untyped" else "?"
         if what not in _DTYPES:
             raise self._error(name, f"has the dtype {shown(what)}; readable are {', '.join(_DTYPES)}")
@@ -169,7 +169,7 @@ class Tensors:
             raise self._error(name, f"reaches element {last} of a storage of {len(storage)}")
         width = storage.dtype.itemsize
         strides = [width * step if n > 1 else width for n, step in zip(shape, stride)]
-        return np.ndarray(shape, storage.dtype, storage, width * offset, strides)  # NumPy checks once more
+        return np.ndarray(shape, storage.dtype, storage, width * offset, strides)  # NumPy checks again
 
     def _numpy(self, name: str, node: Call) -> np.ndarray:
         """Return an array that NumPy pickled itself: its bytes are inside the pickle."""
@@ -200,14 +200,14 @@ class Tensors:
         if isinstance(data, Call) and data.callee == "_codecs.encode" and len(data.args) == 2:
             data = data.args[0]
         if isinstance(data, Call) and data.callee == "builtins.bytes" and not data.args:
-            data = b""  # as protocol 2 spells it
+            data = b""  # as in protocol 2
         if id(data) not in self._made:  # made once, however many arrays refer to it
             raw = data.raw if isinstance(data, Long) else data.encode() if isinstance(data, str) else data
             if not isinstance(raw, bytes | memoryview):
                 raise self._error(name, "is a NumPy array without bytes")
             array = np.frombuffer(raw, np.uint8)
             if isinstance(data, str) or (isinstance(data, Long) and data.encoding == "utf-8"):
-                if len(array) and array.max() > 0xC3:  # where longer characters begin; also bounds what decoding takes
+                if len(array) and array.max() > 0xC3:  # the start of longer characters; also bounds the decoded size
                     raise self._error(name, "is a NumPy array with a character that is no byte")
                 array = np.frombuffer(str(raw, "utf-8").encode("latin-1"), np.uint8)
             self._made[id(data)] = data, array if array.ctypes.data % 8 == 0 else np.copy(array)

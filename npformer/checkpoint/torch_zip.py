@@ -30,10 +30,10 @@ _UNKNOWN = 0xFFFFFFFF  # "see the 64-bit field"
 
 @dataclass(slots=True)
 class _Member:
-    header: int  # where its local header begins
+    header: int  # offset of its local header
     size: int
-    packed: str  # "" where it is stored as it is
-    start: int = 0  # where its bytes begin
+    packed: str  # "" where it is uncompressed
+    start: int = 0  # offset of its bytes
 
 
 def read_zip(data: np.ndarray, source: str) -> tuple[Pickle, dict[str, np.ndarray]]:

@@ -33,7 +33,7 @@ from .weights import CheckpointError
 MAX_STEPS = 400_000  # EfficientNet-B7, optimizer and average: 160,000 as state dicts, 290,000 as pickled modules
 MAX_NAMES = 2_000  # different globals; a pickled module of any library mentions some 50
 MAX_TEXT = 8_000_000  # bytes of all texts up to _LONG together
-_LONG = 4096  # bytes: longer texts stay in the file until somebody needs them
+_LONG = 4096  # bytes: longer texts stay in the file until they are needed
 _MAX_INT = 255  # bytes
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # protocol 2 keeps the names of Python 2
 
@@ -298,7 +298,7 @@ class _Machine:
         value, key = self.pop(), self.pop()
         return [key, value]
 
-    # --- names, calls and what is kept elsewhere ---
+    # --- names, calls and objects stored elsewhere ---
 
     def named(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
@@ -328,7 +328,7 @@ class _Machine:
 
     def elsewhere(self) -> None:
         identifier = self.pop()
-        # Old files wrap the class of a module with its source code; the class's name is all that is wanted.
+        # Old files wrap the class of a module with its source code; only the class's name is used.
         if type(identifier) is tuple and len(identifier) == 4 and identifier[0] == "module":
             if not isinstance(identifier[1], Named):
                 raise self.error("has a module whose class is no name")
@@ -352,7 +352,7 @@ _STEPS: dict[int, Callable[[_Machine], None]] = {
     ord("X"): lambda m: m.text(m.number(4), "utf-8"),
     0x8C: lambda m: m.text(m.number(1), "utf-8"),
     0x8D: lambda m: m.text(m.number(8), "utf-8"),
-    ord("U"): lambda m: m.text(m.number(1), "latin-1"),  # a str of Python 2: text or bytes, nobody knows
+    ord("U"): lambda m: m.text(m.number(1), "latin-1"),  # a str of Python 2: text or bytes, undecidable
     ord("T"): lambda m: m.text(m.number(4, signed=True), "latin-1"),
     ord("C"): lambda m: m.text(m.number(1), ""),
     ord("B"): lambda m: m.text(m.number(4), ""),

@@ -12,7 +12,7 @@ from .torch_tensor import is_tensor
 from .unpickle import Call, Long, Named, shown
 from .weights import CheckpointError
 
-# Where training scripts put the weights, in the order of trust: where two are there, the first is taken.
+# Keys under which training scripts store the weights, by precedence.
 _WRAPPERS = (
     "state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "params", "weights",
     "generator", "student",
@@ -24,12 +24,12 @@ _TRAINING = {
     "grad_scaler", "amp", "message_hub", "loops", "callbacks", "hooks", "rng_state", "criterion", "loss",
 }  # fmt: skip
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
-_COUNTERS = {"steps", "n_averaged"}  # how often an average was updated: beside the weights, without their prefix
+_COUNTERS = {"steps", "n_averaged"}  # update counts of an average, stored beside the weights without their prefix
 _MAPPINGS = {f"collections.{name}" for name in ("OrderedDict", "defaultdict", "Counter")} | {"builtins.dict"}
 _MAX_LOOKS = 400_000  # entries of mappings; a file with optimizer and moving average needs some 20,000
 _MAX_NAMES = 50_000
-_MAX_NAME = 500  # characters; also what bounds how deep modules may nest
-_MAX_VALUE = 200  # characters of a value worth keeping as metadata
+_MAX_NAME = 500  # characters; also bounds the nesting of modules
+_MAX_VALUE = 200  # characters of a metadata value
 _SETTINGS = ("args", "meta", "hyper_parameters", "config")
 
 
@@ -121,7 +121,7 @@ class _Search:
     def __init__(self, source: str) -> None:
         self.source = source
         self.left = _MAX_LOOKS
-        self.barren: set[int] = set()  # parts known to hold no tensor, by identity
+        self.barren: set[int] = set()  # parts known to contain no tensor, by identity
 
     def pay(self, looks: int) -> None:
         self.left -= looks + 1
@@ -146,7 +146,7 @@ class _Search:
             return self.module_content(node.state)
         if node.callee not in _MAPPINGS and node.entries is None:
             return None
-        pairs = next((arg for arg in node.args if isinstance(arg, list)), [])  # as Python 2 wrote an OrderedDict
+        pairs = next((arg for arg in node.args if isinstance(arg, list)), [])  # an OrderedDict of Python 2
         self.pay(len(pairs) + len(node.entries or ()))
         content = {p[0]: p[1] for p in pairs if isinstance(p, list | tuple) and len(p) == 2 and isinstance(p[0], str)}
         return content | (node.entries or {})
@@ -161,7 +161,7 @@ class _Search:
         content: dict[Any, Any] = {}
         for part in ("_parameters", "_buffers", "_modules"):
             inner = state.get(part)
-            # A module is no table of modules: following one here would recurse as deep as the file likes.
+            # A module is not a table of modules: following one here would allow unbounded recursion.
             for key, value in ({} if _is_module(inner) else self.content(inner) or {}).items():
                 if value is not None and (part != "_buffers" or key not in skipped):
                     content[key] = value
@@ -212,7 +212,7 @@ class _Search:
             elif nested and key not in _TRAINING and not is_tensor(value) and self.holds_tensors(value):
                 inner = self.content(value) or {}
                 waiting += [(f"{name}.", *item) for item in reversed(inner.items())]
-            elif not _is_module(value):  # an activation, say: it has no weights to miss
+            elif not _is_module(value):  # an activation, say, has no weights
                 others.append(name)
         return found, others
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from .weights import CheckpointError
 
 MAGIC = b"PK\x03\x04"
-SLACK = 64 << 20  # bytes that a file's contents may take beyond three times its own size: weights hardly compress
+SLACK = 64 << 20  # bytes that a file's contents may exceed three times its size by: weights hardly compress
 
 
 class RefusedError(Exception):
@@ -27,7 +27,7 @@ def refusing(path: Path) -> Iterator[None]:
         yield
     except RefusedError as error:
         raise CheckpointError(" ".join(f"{path} {error}".split())) from None
-    except Exception as error:  # libraries have errors of many kinds for bytes that they did not expect
+    except Exception as error:  # libraries raise many kinds of errors for malformed bytes
         what = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path} is damaged: {what}") from None
 
@@ -63,6 +63,6 @@ class Archive:
             raise RefusedError(f"claims more than it can hold: {quoted(name)} of {info.file_size} bytes")
         with self.archive.open(info) as member:
             content = member.read(info.file_size)
-            if len(content) != info.file_size or member.read(1):  # at its end the checksum is verified too
+            if len(content) != info.file_size or member.read(1):  # reading to the end also verifies the checksum
                 raise RefusedError(f"is damaged: {quoted(name)} is not of the {info.file_size} bytes that it claims")
         return content

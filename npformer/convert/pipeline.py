@@ -100,7 +100,7 @@ def load_checkpoint(
     """
     path = Path(path)
     file = find_weights(path) if path.is_dir() else path
-    # A lone file may lie in any folder, beside any config.json.
+    # A single file may be in any folder, beside an unrelated config.json.
     beside = file.parent if path.is_dir() or file.name in NAMES else None
     described = _described(beside)
     weights = read_weights(file)
@@ -182,8 +182,8 @@ def _half(array: np.ndarray) -> np.ndarray:
     return half
 
 
-# How each source prepares pictures where no file says: pixels of the resized shorter side over those of the crop.
-# torchvision's are B0 to B7's; timm's tf_ ones B0 to B8's.
+# Default preprocessing of each source: pixels of the resized shorter side over those of the crop. torchvision's are
+# for B0 to B7, timm's tf_ ones for B0 to B8.
 _RESIZED = {"original": 256 / 224, "mmpretrain": 248 / 224, "lukemelas": 1.0, "timm": 1 / 0.95}
 _TORCHVISION = (256, 256, 288, 320, 384, 456, 528, 600)
 _TIMM_TF = (0.875, 0.882, 0.89, 0.904, 0.922, 0.934, 0.942, 0.949, 0.954)

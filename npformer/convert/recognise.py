@@ -37,7 +37,7 @@ from .settings import (
     variant_settings,
 )
 
-WRAPPERS = ("module.", "_orig_mod.", "model.")  # what DataParallel, torch.compile and Lightning put before every key
+WRAPPERS = ("module.", "_orig_mod.", "model.")  # prefixes by DataParallel, torch.compile and Lightning
 TITLES = {"efficientformer": "EfficientFormer", "efficientnet": "EfficientNet", "swiftformer": "SwiftFormer"}
 PLACES = {"original": "its authors' repository", "keras": "Keras", "tensorflow": "transformers for TensorFlow"}
 NAMED = re.compile(  # a model's name somewhere in a text

@@ -23,7 +23,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "efficientnet": tuple(efficientnet.VARIANTS),
     "swiftformer": tuple(swiftformer.VARIANTS),
 }
-# In which models of one variant may differ.
+# Settings in which models of one variant may differ.
 FREE = ("num_labels", "num_channels", "resolution", "image_size", "use_layer_scale")
 STEMS = {
     "efficientformer": "efficientformer.patch_embed.convolution1.weight",
@@ -36,7 +36,7 @@ HEADS = {
     "swiftformer": ("head", "dist_head"),
 }
 HEAD_NAMES = {name for names in HEADS.values() for name in names}
-# Beyond any real model: no memory is set aside for larger ones.
+# Beyond any real model: limits of the memory to allocate.
 MOST_CHANNELS, MOST_LABELS, LARGEST_RESOLUTION = 2**16, 2**20, 48
 
 
@@ -109,7 +109,7 @@ def _ratio(pairs: Iterable[tuple[int, int]], usual: float, least: int = 0) -> fl
     if all(max(least, int(narrow * usual)) == wide for narrow, wide in pairs):
         return usual
     ratio = max(wide / narrow for narrow, wide in pairs)
-    while any(int(narrow * ratio) < wide for narrow, wide in pairs):  # the division was rounded down
+    while any(int(narrow * ratio) < wide for narrow, wide in pairs):  # correct for rounding in the division
         ratio = math.nextafter(ratio, math.inf)
     return int(ratio) if ratio == int(ratio) else ratio
 
@@ -160,7 +160,7 @@ def _efficientformer(shapes: Shapes) -> dict[str, Any]:
     )
     attention = len(_numbers(shapes, rf"{last}\.meta3D_layers\.blocks\.(\d+)\."))
     depths = [*stages.depths, len(_numbers(shapes, rf"{last}\.meta4D_layers\.blocks\.(\d+)\.")) + attention]
-    # The list ends in a stage or in a downsampling; the last stage, which follows, is not part of it.
+    # The list ends in a stage or in a downsampling; the last stage is not part of it.
     downsamples = [*stages.downsamples, *([False] if len(stages.downsamples) < len(stages.depths) else []), True]
     widths = [*stages.widths, *([stages.widths[-1]] if len(stages.widths) < len(depths) else [])]
     settings: dict[str, Any] = {

@@ -37,7 +37,7 @@ def largest_difference(checkpoint: Checkpoint, directory: Path) -> tuple[float, 
         theirs = maker(checkpoint)
     except ImportError as error:
         return f"not compared: {error.name or 'a library'} is not installed"
-    except RuntimeError as error:  # torchvision made for another PyTorch
+    except RuntimeError as error:  # torchvision built for another PyTorch
         return f"not compared: {found.source} cannot be used here ({str(error).splitlines()[0]})"
     ours = AutoModelForImageClassification.from_pretrained(directory, dtype=np.float64)
     config = ours.config
@@ -51,7 +51,7 @@ def _run(model: Any, checkpoint: Checkpoint) -> Callable[[np.ndarray], np.ndarra
     """Return a PyTorch model with the file's own weights, in float64, as a function from pictures to logits."""
     import torch
 
-    # Read anew: the converted model has them renamed and rearranged, which is what is to be checked.
+    # Read again: the converted model has them renamed and rearranged, which is to be verified.
     state = {name: torch.tensor(np.asarray(array)) for name, array in read_weights(checkpoint.path).arrays.items()}
     model = model.double()
     model.load_state_dict(state)

@@ -33,7 +33,7 @@ SUFFIXES = (
     ".bmp", ".gif", ".jpeg", ".jpg", ".jpe", ".jfif", ".jp2", ".png", ".apng", ".pbm", ".pgm", ".pnm", ".ppm", ".tga",
     ".tif", ".tiff", ".webp", ".avif", ".ico",
 )  # fmt: skip
-MOST_PIXELS = 40_000_000  # of a picture that is opened: its bytes, and a copy, are in memory at once
+MOST_PIXELS = 40_000_000  # of a picture: its bytes and a copy are in memory at once
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -197,7 +197,7 @@ def _pictures_below(root: Path, recursive: bool, inside: str = "", above: tuple[
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a cyclic link
         return False
 
 

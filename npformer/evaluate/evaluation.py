@@ -26,7 +26,7 @@ from .metrics import Metrics
 from .results import Results
 from .run import SHARE, Here, classify_all, process_pool
 
-DASK_SECONDS = 10  # to wait for a scheduler to answer
+DASK_SECONDS = 10  # timeout for the scheduler
 
 
 def evaluate(
@@ -77,14 +77,14 @@ def evaluate(
     path = _cached(header) if output is None else Path(output)
     results = Results(path, header)
     try:
-        there = results.done(total)
-        with _progress(int(wanted.sum()), int((wanted & there).sum()), progress) as bar, ExitStack() as stack:
+        finished = results.done(total)
+        with _progress(int(wanted.sum()), int((wanted & finished).sum()), progress) as bar, ExitStack() as stack:
 
             def done(records: list[dict[str, Any]]) -> None:
                 results.append(records)
                 bar.update(len(records))
 
-            items = _left(data, wanted & ~there, mapping)
+            items = _left(data, wanted & ~finished, mapping)
             executors, count, threads = _executors(workers, executor, dask, stack)
             classify_all(job, data, items, executors, done, workers=count, threads=threads, share=batch)
         metrics = Metrics(results, names)

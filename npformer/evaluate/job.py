@@ -54,7 +54,7 @@ def classify_share(job: Job, data: DataSet, share: Sequence[Item], threads: int 
         record: dict[str, Any] = {"number": item.number, "key": item.key, "label": item.label}
         try:
             pixels.append(prepare(processor, data.load(item.key), job.crop_pct))
-        except Exception as error:  # whatever a broken file does to a decoder
+        except Exception as error:  # any error of a decoder on a broken file
             record["error"] = " ".join(f"{error}".split()) or type(error).__name__
         records.append(record)
     if pixels:

@@ -25,7 +25,7 @@ class Metrics:
         self.classes = list(classes)
         size = len(classes)
         self.total, self.unreadable_count, self.hits1, self.hits5 = 0, 0, 0, 0
-        self.unreadable: list[tuple[str, str]] = []  # the first of them: key, and why
+        self.unreadable: list[tuple[str, str]] = []  # key and reason, of the first ones
         self.confusion = np.zeros((size, size), np.int64)
         self.hits5_of = np.zeros(size, np.int64)
         self._bins = np.zeros((BINS, 3))

@@ -78,8 +78,8 @@ def errors_page(metrics: Metrics, data: DataSet, name: str) -> str:
         '<div class="wide"><table><thead><tr><th scope="col">is</th><th scope="col">taken for</th>'
         f'<th scope="col">pictures</th></tr></thead>\n<tbody>{rows}</tbody></table></div>'
     )
-    told = "".join(f"<p>{escape(line)}</p>\n" for line in summary_text(metrics, name, False).splitlines() if line)
-    sections = [told, section("pairs", "What is taken for what", table)]
+    summary = "".join(f"<p>{escape(line)}</p>\n" for line in summary_text(metrics, name, False).splitlines() if line)
+    sections = [summary, section("pairs", "What is taken for what", table)]
     heading = "The mistakes made with the most confidence"
     sections.append(section("worst", heading, f'<div class="worst">\n{"".join(shown)}</div>'))
     return document(f"Where {name} is wrong", _STYLE, sections)

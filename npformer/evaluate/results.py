@@ -89,12 +89,12 @@ class Results:
 
     def done(self, total: int) -> np.ndarray:
         """Return which pictures have a result: (total,) bool."""
-        there = np.zeros(total, bool)
+        finished = np.zeros(total, bool)
         for record in self:
             if record["number"] >= total:
                 raise ValueError(f"{self.path} has a picture of number {record['number']}, but DATA holds {total}")
-            there[record["number"]] = True
-        return there
+            finished[record["number"]] = True
+        return finished
 
     def close(self) -> None:
         """Flush and close the file."""

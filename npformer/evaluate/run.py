@@ -27,10 +27,10 @@ from typing import Any
 from .data import DataSet, Item
 from .job import Job, classify_share
 
-SHARE = 64  # pictures handed out at a time
-TRIES = 3  # of a single picture that kills its worker
-MOST_LOSSES = 30  # in a row: then it is not the pictures
-Share = tuple[list[Item], int]  # pictures, and how often a worker died of them alone
+SHARE = 64  # pictures submitted at a time
+TRIES = 3  # attempts at a single picture that kills its worker
+MOST_LOSSES = 30  # in a row: then the pictures are not the cause
+Share = tuple[list[Item], int]  # pictures, and how often they alone killed a worker
 Done = Callable[[list[dict[str, Any]]], None]
 
 
@@ -63,21 +63,21 @@ def classify_all(
     `executors` creates an executor, and another one should the first break. Raises RuntimeError where workers are lost
     repeatedly without progress, and whatever the work itself raises.
     """
-    suspects: deque[Share] = deque()  # shares that were under way when a worker was lost
+    suspects: deque[Share] = deque()  # shares that were pending when a worker was lost
     losses = 0  # in a row
     while True:
         under_way: dict[Future[Any], Share] = {}
         with _closing(executors(), under_way) as executor:
             broken = False
             while not broken:
-                # Suspects go alone: if a worker dies then, it is known of what.
+                # Suspects are run alone, so that a worker's death identifies its share.
                 while len(under_way) < (1 if suspects else 2 * workers):
                     some = suspects.popleft() if suspects else (list(islice(items, share)), 0)
                     if not some[0]:
                         break
                     try:
                         under_way[executor.submit(classify_share, job, data, some[0], threads)] = some
-                    except (BrokenExecutor, RuntimeError):  # it broke since the last result came
+                    except (BrokenExecutor, RuntimeError):  # it broke after the last result
                         suspects.appendleft(some)
                         broken = True
                         break
@@ -94,7 +94,7 @@ def classify_all(
                     losses += 1
                     broken |= isinstance(lost, BrokenExecutor)
                     suspects.extend(_again(some, done) if alone else [some])
-        suspects.extend(under_way.values())  # a broken executor loses all that it had
+        suspects.extend(under_way.values())  # a broken executor loses all pending shares
         if not broken:
             return
         if losses > MOST_LOSSES:
@@ -123,15 +123,15 @@ def _again(some: Share, done: Done) -> list[Share]:
     if tries + 1 < TRIES:
         return [(items, tries + 1)]
     item = items[0]
-    told = f"whoever opens it dies ({TRIES} times)"
-    done([{"number": item.number, "key": item.key, "label": item.label, "error": told}])
+    error = f"whoever opens it dies ({TRIES} times)"
+    done([{"number": item.number, "key": item.key, "label": item.label, "error": error}])
     return []
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """Return a pool of spawned processes, which inherit no threads and locks, and leave Ctrl-C to their parent."""
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _ignore_interrupts)
-    # All start at once, as where it forks: a pool that broke while it started one more waited for that one for ever
+    # Start all processes at once, as with fork: a pool that broke while starting another one waited for it forever
     # (seen with Python 3.11).
     pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]
     return pool

@@ -12,8 +12,8 @@ from .walk import Image, Strip
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-# A few colours of each scale; those between are blended. Brightness rises (or falls from the middle) steadily, so that
-# both read in grey, and blue against red is told apart by nearly everyone.
+# A few colours of each scale, interpolated between. Brightness rises (or falls from the middle) steadily, so that both
+# are legible in grey, and blue and red are distinguishable with nearly any colour vision.
 MAGNITUDE = np.array([[12, 10, 50], [58, 40, 120], [45, 110, 142], [60, 180, 117], [246, 230, 80]], np.float64)
 SIGNED = np.array([[12, 70, 150], [120, 170, 215], [247, 247, 245], [240, 150, 110], [165, 20, 35]], np.float64)
 MARK = (255, 220, 0)

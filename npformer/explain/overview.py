@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SIDE, GAP, EDGE = 190, 26, 28  # of the large pictures, between columns, around all; in pixels of the file
 PAPER, INK, DIM, BAR = "#fbfaf6", "#222222", "#5c5c5c", "#1f6f8b"
-STAGES = 4  # columns between the picture and the answer, at most
+STAGES = 4  # columns between the picture and the predictions, at most
 
 
 def overview(walk: Walk) -> Picture:

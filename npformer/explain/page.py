@@ -75,8 +75,8 @@ def _step(number: int, step: Step, walk: Walk) -> str:
     )
     names = "".join(f"<code>{escape(name)}</code> " for name in step.name.split(", "))
     strips = "".join(_strip(strip, walk, SIDE) for strip in step.strips)
-    said = f"<p>{escape(step.says)}</p>\n{facts}\n<details><summary>its names</summary><p>{names}</p></details>"
-    return section(f"step-{number}", f"{number}. {step.title}", f"{said}\n{strips}")
+    body = f"<p>{escape(step.says)}</p>\n{facts}\n<details><summary>its names</summary><p>{names}</p></details>"
+    return section(f"step-{number}", f"{number}. {step.title}", f"{body}\n{strips}")
 
 
 def _strip(strip: Strip, walk: Walk, side: int) -> str:

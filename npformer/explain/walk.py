@@ -86,13 +86,13 @@ def walk(model: PreTrainedModel, processor: BaseImageProcessor, image: ImageInpu
     Raises ValueError or TypeError as the processor and the model do.
     """
     pixel_values = processor(image, return_tensors="np")["pixel_values"]
-    # What the model gets before any arithmetic; EfficientNet's `include_top` is one more division.
+    # The model's input before rescaling and normalisation; EfficientNet's `include_top` is one more division.
     plain = {"do_rescale": False, "do_normalize": False} | (
         {"include_top": False} if hasattr(processor, "include_top") else {}
     )
     seen = processor(image, return_tensors="np", **plain)["pixel_values"][0]
     picture = np.clip(np.rint(seen), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    if picture.shape[2] != 3:  # a model of one channel, say, sees the first
+    if picture.shape[2] != 3:  # show the first channel, of a model with one channel, say
         picture = np.repeat(picture[..., :1], 3, axis=2)
     trace = record(model, pixel_values)
     costs = {row.name: (row.parameters, row.multiply_adds) for row in summarize(model, *pixel_values.shape[2:])}
@@ -175,7 +175,7 @@ def _attention(trace: Trace, mixer: str) -> Iterator[Strip]:
         [Image(heat, f"head {head}") for head, heat in enumerate(received)],
         "where it looks (one head)",
     )
-    # The token that looks least evenly: the one whose probabilities have the smallest entropy, over the heads' mean.
+    # The token with the most focused attention: the smallest entropy of its probabilities, averaged over heads.
     entropy = -(probs * np.log(np.maximum(probs, 1e-30))).sum(-1).mean(0)
     asking = int(entropy.argmin())
     place = (asking // side, asking % side)

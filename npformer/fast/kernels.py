@@ -25,11 +25,11 @@ from ..ops import Array
 from ..ops.window import Pads, Pair, output_sizes
 from .threads import fresh, lap, parts, run, scratch
 
-BLOCK = 600_000  # numbers an activation works on at a time; shorter calls would make threads wait for Python's lock
-RUN = 2048  # numbers in a row that make NumPy's cost per row negligible,
-WIDE = 96  # and as many as make it bearable
-PIECE = 600_000  # numbers in a piece's largest temporary, 2.4 MB in float32
-SMALL = 30_000  # numbers in a map from which handing a part of it to another thread is worth the while
+BLOCK = 600_000  # elements per call of an activation; shorter calls would make threads wait for Python's lock
+RUN = 2048  # elements in a row that make NumPy's cost per row negligible,
+WIDE = 96  # and that make it acceptable
+PIECE = 600_000  # elements of a piece's largest temporary, 2.4 MB in float32
+SMALL = 30_000  # elements of a map from which splitting it between threads pays
 HIDDEN = 512  # hidden channels of an MLP taken at a time
 FEW_PIXELS = 256  # maps of at most 16 x 16 pixels: weights outweigh pixels, so pictures are taken together
 
@@ -52,9 +52,9 @@ class Activation:
     scale_out: float = 1.0
 
 
-# tanh(x R(x^2)) = erf(x / sqrt(2)) with R(z) = p0 + p1 z + p2 / (z^2 + p3 z + p4): minimax over |x| < 6 of what it
-# does to GELU, small |x| weighing more (4e-7 from 2.5 on, a tenth of that at 0). With x scaled by the cube root of p1
-# the second factor is 1; the polynomial of `ops.gelu` takes five passes more.
+# tanh(x R(x^2)) = erf(x / sqrt(2)) with R(z) = p0 + p1 z + p2 / (z^2 + p3 z + p4): minimax over |x| < 6 of the error
+# in GELU, small |x| weighted more (4e-7 from 2.5 on, a tenth of that at 0). With x scaled by the cube root of p1 the
+# second factor is 1; the polynomial of `ops.gelu` takes five passes more.
 _GELU_SCALE = 0.2703735913784408
 _GELU = {"A": 1.3049194979439278, "B": 1.6322894770414489, "P": 4.000050116736563, "Q": -1.7122887306353898}
 

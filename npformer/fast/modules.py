@@ -91,7 +91,7 @@ class FusedMeta4D(Module):
     def forward(self, x: Array) -> Array:
         """Apply both steps to some rows of the picture at a time."""
         x = channels_last(x)
-        plain = self.pool_size != 3 or min(x.shape[1:3]) < 3  # windows that `strip_of_means` has no border for
+        plain = self.pool_size != 3 or min(x.shape[1:3]) < 3  # cases without a border in `strip_of_means`
 
         def mixed(b: int, rows: slice, out: Array) -> None:
             if plain:
@@ -129,7 +129,7 @@ class FusedMeta3D(Module):
         heads = len(self.bias)
         qkv = self.qkv.forward(self._normalized(x, self.eps[0])).reshape(batch, tokens, heads, -1).swapaxes(1, 2)
         query, key, value = np.split(qkv, [self.key_dim, 2 * self.key_dim], axis=-1)  # (B, h, N, d or e)
-        scores = query @ key.swapaxes(2, 3)  # (B, h, N, N), scaled by way of the query's weights
+        scores = query @ key.swapaxes(2, 3)  # (B, h, N, N), scaled through the query's weights
         scores += self.bias
         probs = ops.softmax(scores)
         context = np.ascontiguousarray((probs @ value).swapaxes(1, 2)).reshape(batch, tokens, -1)
@@ -192,7 +192,7 @@ class FusedSwiftFormerEncoderBlock(Module):
 
         def attended(b: int, rows: slice, out: Array) -> None:
             flat = out.reshape(-1, channels)
-            # The one global query gates every key, and so the rows of the weight they are multiplied by.
+            # The global query gates every key, equivalently the rows of the weight that multiplies them.
             weight = global_query[b, :, None] * self.proj.weight
             context = scratch("context", flat.shape, x.dtype)
             kernels.matmul(keys[b, rows].reshape(flat.shape), weight, context)
@@ -287,7 +287,7 @@ class FusedEfficientNetBlock(Module):
         hidden = self.gate_act(squeezed @ self.reduce + self.reduce_bias)
         gates = ops.sigmoid(hidden @ self.excite + self.excite_bias)
         lap("squeeze and excite", 4 * batch * self.reduce.size, 2 * self.reduce.nbytes)
-        if batch > 1 or pixels <= self.project.shape[1]:  # the maps are smaller than the weights, or each has its own
+        if batch > 1 or pixels <= self.project.shape[1]:  # maps smaller than the weights, or several pictures
             for some, maps in filtered:
                 maps *= gates[:, None, some]
             weight = self.project

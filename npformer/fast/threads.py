@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 Task = Callable[[], None]
-MOST_PIECES = 16  # kept per thread for results
+MOST_PIECES = 16  # result buffers kept per thread
 
 
 class _BlasThreads:
@@ -105,17 +105,17 @@ class _BusyGate(_Gate):
     """
 
     def __init__(self) -> None:
-        self._spin = (ctypes.c_int * 16)()  # a cache line, of which the lock takes the first number
+        self._spin = (ctypes.c_int * 16)()  # a cache line, the lock being its first element
         _SPIN.pthread_spin_init(self._spin, 0)
         _SPIN.pthread_spin_lock(self._spin)
 
     def wait(self) -> None:
         """Spin until the gate is opened, and close it again."""
-        _SPIN.pthread_spin_lock(self._spin)  # a CDLL gives Python's lock away for as long as the function runs
+        _SPIN.pthread_spin_lock(self._spin)  # a CDLL releases Python's lock while the function runs
 
     def open(self) -> None:
         """Let one thread through."""
-        _SHORT.pthread_spin_unlock(self._spin)  # a PyDLL keeps it: this is done at once
+        _SHORT.pthread_spin_unlock(self._spin)  # a PyDLL keeps it: this returns immediately
 
 
 _SPIN: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -162,9 +162,9 @@ class _Helper:
 
 
 _blas = _BlasThreads()
-_chosen: int | None = None  # what set_num_threads was given
+_chosen: int | None = None  # the argument of set_num_threads
 _helpers: list[_Helper] = []
-_helpers_taken = threading.Lock()  # by the one caller who is sharing; others do their own work meanwhile
+_helpers_taken = threading.Lock()  # by the caller within `sharing`; others work alone meanwhile
 _local = threading.local()
 
 
@@ -200,7 +200,7 @@ def sharing(threads: int | None = None) -> Iterator[None]:
 
     OpenBLAS's threads spin for a while after each product and would compete for the cores.
     """
-    if parts() > 1:  # already inside
+    if parts() > 1:  # nested
         yield
         return
     _local.parts = get_num_threads() if threads is None else threads
@@ -243,7 +243,7 @@ def run(tasks: list[Task]) -> None:
     try:
         _work(waiting)
     finally:
-        waiting.clear()  # after an error nobody begins anything new
+        waiting.clear()  # after an error no further task is started
         errors = [error for helper in team if (error := helper.end())]
     if errors:
         raise errors[0]
@@ -285,7 +285,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size, key = math.prod(shape) * np.dtype(dtype).itemsize, (name, dtype)
     buffer = buffers.get(key)
     if buffer is None or buffer.size < size:
-        buffers.pop(key, None)  # let go of the small one before making the large one
+        buffers.pop(key, None)  # free the small one before allocating the large one
         buffer = buffers[key] = _aligned(size)
     return buffer[:size].view(dtype).reshape(shape)
 
@@ -302,7 +302,7 @@ def fresh(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if fitting:
         piece = pieces[min(fitting, key=lambda number: pieces[number].size)]
     else:
-        if len(pieces) >= MOST_PIECES:  # forget what is free, and the oldest: it lives on with whoever refers to it
+        if len(pieces) >= MOST_PIECES:  # forget free ones and the oldest: others' references keep it alive
             pieces[:] = [piece for number, piece in enumerate(pieces) if number not in free][-MOST_PIECES // 2 :]
         pieces.append(piece := np.empty(size + 64, np.uint8))
     return _from_cache_line(piece, size).view(dtype).reshape(shape)
@@ -312,7 +312,7 @@ def _reference_counts(pieces: list[np.ndarray]) -> list[int]:
     return [sys.getrefcount(piece) for piece in pieces]
 
 
-_UNSHARED = _reference_counts([np.empty(0)])[0]  # that of a piece which only its list refers to
+_UNSHARED = _reference_counts([np.empty(0)])[0]  # that of a piece without other references
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -36,7 +36,7 @@ BARE_MODELS: dict[str, type[PreTrainedModel]] = {
     "efficientnet": EfficientNetModel,
     "swiftformer": SwiftFormerModel,
 }
-# The first of a family is taken where a config.json names no architecture.
+# The first of a family is the default where a config.json names no architecture.
 CLASSIFIERS: dict[str, tuple[type[PreTrainedModel], ...]] = {
     "efficientformer": (EfficientFormerForImageClassification, EfficientFormerForImageClassificationWithTeacher),
     "efficientnet": (EfficientNetForImageClassification,),
@@ -48,7 +48,7 @@ PROCESSORS: dict[str, type[BaseImageProcessor]] = {
     "TimmImageProcessor": TimmImageProcessor,
     "ViTImageProcessor": ViTImageProcessor,
 }
-# Where a file names no processor: each family's own.
+# Default processor of each family, where a file names none.
 DEFAULT_PROCESSORS: dict[str, str] = {
     "efficientformer": "EfficientFormerImageProcessor",
     "efficientnet": "EfficientNetImageProcessor",

@@ -52,7 +52,7 @@ class PretrainedConfig:
         self.problem_type = problem_type
         self.architectures = architectures
         self._set_labels(num_labels, id2label, label2id)
-        unknown.pop("model_type", None)  # the class says what it is
+        unknown.pop("model_type", None)  # the class determines it
         for name, value in unknown.items():
             setattr(self, name, value)
         require(problem_type in (None, *PROBLEM_TYPES), "problem_type", problem_type, f"one of {PROBLEM_TYPES}")
@@ -126,7 +126,7 @@ class PretrainedConfig:
         found = settings.get("model_type", cls.model_type)
         if found != cls.model_type:
             raise ValueError(f"model_type must be {cls.model_type!r} for {cls.__name__}, got {found!r}")
-        stale: tuple[str, ...] = ()  # what is stored about other classes than those asked for
+        stale: tuple[str, ...] = ()  # stored settings of another number of classes
         if "id2label" in overrides:
             stale = ("num_labels", "label2id")
         elif "num_labels" in overrides and overrides["num_labels"] != len(settings.get("id2label") or ()):

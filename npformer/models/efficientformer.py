@@ -30,7 +30,7 @@ from .config import PretrainedConfig, is_number, is_whole, require, require_acti
 from .outputs import Arrays, BaseModelOutputWithPooling, ImageClassifierOutput, ModelOutput
 from .pretrained import PreTrainedModel, chosen, classifier_head, downsampling, naming_the_picture, stage_positions
 
-# depths: blocks per stage; num_meta3d_blocks: how many of the last stage's are attention. Parameters with both heads:
+# depths: blocks per stage; num_meta3d_blocks: the last stage's attention blocks. Parameters with both heads:
 # L1 12,289,928, L3 31,406,000, L7 82,229,328.
 VARIANTS: dict[str, dict[str, Any]] = {
     "efficientformer-l1": {"depths": [3, 2, 6, 4], "hidden_sizes": [48, 96, 224, 448], "num_meta3d_blocks": 1},
@@ -176,7 +176,7 @@ class EfficientFormerConvStem(Module):
         self.batchnorm_before = BatchNorm2d(out_channels // 2, config.batch_norm_eps)
         self.convolution2 = Conv2d(out_channels // 2, out_channels, kernel_size=3, stride=2, padding=1)
         self.batchnorm_after = BatchNorm2d(out_channels, config.batch_norm_eps)
-        self.activation = Activation("relu")  # ReLU here, whatever config.hidden_act says
+        self.activation = Activation("relu")  # always ReLU, regardless of config.hidden_act
 
     def forward(self, pixel_values: Array) -> Array:
         """Convolve, normalise, apply ReLU, twice."""
@@ -206,7 +206,7 @@ class EfficientFormerPooling(Module):
     """The token mixer of Meta4D, `ops.pool_mixer` layer by layer: (B, C, H, W), same shape out. No weights."""
 
     def __init__(self, pool_size: int) -> None:
-        # count_include_pad=False: at the border only real pixels are averaged, so a flat picture mixes to exactly 0.
+        # count_include_pad=False: at the border only real pixels are averaged, so a constant picture gives exactly 0.
         self.pool = AvgPool2d(pool_size, stride=1, padding=pool_size // 2, count_include_pad=False)
 
     def forward(self, x: Array) -> Array:
@@ -254,7 +254,7 @@ class EfficientFormerSelfAttention(Module):
     """The token mixer of Meta3D: multi-head attention with a learned bias per offset. (B, N, D), same shape out."""
 
     buffers = ("attention_bias_idxs",)
-    # Every source stores the index table, and all agree; it is computed here and a stored copy is not trusted.
+    # Every source stores the index table, and all agree; it is computed here, and a stored copy is ignored.
     optional = derived = ("attention_bias_idxs",)
 
     def __init__(self, config: EfficientFormerConfig) -> None:
@@ -268,7 +268,7 @@ class EfficientFormerSelfAttention(Module):
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Attend from every token to every other. Returns the result (B, N, D) and the probabilities (B, h, N, N)."""
         batch, tokens, _ = x.shape
-        # Each head's query, key and value lie side by side, head after head; values are four times as wide.
+        # Each head's query, key and value are adjacent, head after head; values are four times as wide.
         qkv = self.qkv(x).reshape(batch, tokens, self.num_heads, 2 * self.key_dim + self.value_dim)
         qkv = qkv.swapaxes(1, 2)  # (B, h, N, 2d + e)
         query, key, value = np.split(qkv, [self.key_dim, 2 * self.key_dim], axis=-1)
@@ -277,7 +277,7 @@ class EfficientFormerSelfAttention(Module):
             self.tap("key", key, "BhNd"),
             self.tap("value", value, "BhNd"),
         )
-        # Gathered at every call: a cached copy would go stale when weights are loaded or changed.
+        # Gathered at every call: a cached copy would become stale when weights are loaded or changed.
         bias = self.tap("bias", self.attention_biases[:, self.attention_bias_idxs], "hNN")
         context, probs = ops.biased_attention(query, key, value, bias, tap=lambda name, v: self.tap(name, v, "BhNN"))
         context = context.swapaxes(1, 2).reshape(batch, tokens, self.num_heads * self.value_dim)  # -> (B, N, h*e)
@@ -382,7 +382,7 @@ class EfficientFormerFlat(Module):
     def forward(self, x: Array) -> Array:
         """Flatten the map and put channels last."""
         batch, channels, height, width = x.shape
-        # Copied into token order: everything after works on whole tokens.
+        # Copied into token order: all later steps work on whole tokens.
         return np.ascontiguousarray(x.reshape(batch, channels, height * width).swapaxes(1, 2))
 
 

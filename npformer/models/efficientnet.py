@@ -161,7 +161,7 @@ class EfficientNetConfig(PretrainedConfig):
         self.padding = padding
         super().__init__(**kwargs)
         self.validate()
-        self.num_hidden_layers = 4 * sum(self.num_block_repeats)  # as transformers computes it, which reads it nowhere
+        self.num_hidden_layers = 4 * sum(self.num_block_repeats)  # as in transformers, where it is unused
 
     @classmethod
     def for_variant(cls, name: str, **overrides: Any) -> Self:
@@ -259,7 +259,7 @@ class BlockShape:
     kernel_size: int
     stride: int
     expand_ratio: int
-    is_first: bool  # of its stage: it may change size and channels, so nothing is added back
+    is_first: bool  # of its stage: it may change size and channels, so it has no skip connection
 
 
 def block_shapes(config: EfficientNetConfig) -> Iterator[BlockShape]:
@@ -310,7 +310,7 @@ class EfficientNetPadding(Module):
             return ops.same_padding((height, width), self.kernel_size, stride=2)
         if self.mode == "symmetric" or self.odd_input:
             return (half, half), (half, half)
-        # One pixel less above and left: SAME at stride 2 for an even picture, whatever size comes.
+        # One pixel less above and left: SAME at stride 2 for an even picture, applied to any size.
         return (half - 1, half), (half - 1, half)
 
 
@@ -372,7 +372,7 @@ class EfficientNetSqueezeExciteLayer(Module):
     """Attention over channels, `ops.squeeze_excite` layer by layer: (B, E, H, W), same shape out."""
 
     def __init__(self, config: EfficientNetConfig, in_channels: int, channels: int) -> None:
-        # The squeezed vector's width follows from the block's narrow input, not from the E channels it gates.
+        # The squeezed vector's width derives from the block's narrow input, not from the E channels it gates.
         squeezed = max(1, int(in_channels * config.squeeze_expansion_ratio))
         self.squeeze = AdaptiveAvgPool2d(1)
         self.reduce = Conv2d(channels, squeezed, kernel_size=1, padding="same")
@@ -505,7 +505,7 @@ class EfficientNetModel(PreTrainedModel):
         Raises ValueError or TypeError as `forward`.
         """
         states = self(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
-        blocks, stride, maps = list(block_shapes(self.config)), 2, []  # 2 is the stem's
+        blocks, stride, maps = list(block_shapes(self.config)), 2, []  # the stem has stride 2
         for number, block in enumerate(blocks):
             stride *= block.stride
             is_last_of_scale = number + 1 == len(blocks) or blocks[number + 1].stride == 2

@@ -26,7 +26,7 @@ from .outputs import Arrays, ModelOutput, concatenate, none_of
 from .timm_config import is_timm_config
 
 BRIGHTEST = 32.0  # beyond any normalised picture
-_SEEN: ContextVar[bool] = ContextVar("npformer_seen", default=False)  # inside a call that has looked at the pictures
+_SEEN: ContextVar[bool] = ContextVar("npformer_seen", default=False)  # inside a call that has checked the pictures
 
 
 class PreTrainedModel(Module):
@@ -41,8 +41,8 @@ class PreTrainedModel(Module):
     heads_left_out: ClassVar[tuple[str, ...]] = ()
     config: Any
     source: Path | None = None  # the directory it was loaded from
-    pictures_at_once: int | None = None  # on one thread; `fuse` sets it, so that memory does not grow with the batch
-    pixels_for_threads: float = 0.0  # of a picture, from which threads pay; `fuse` sets it
+    pictures_at_once: int | None = None  # on one thread; set by `fuse`, so that memory does not grow with the batch
+    pixels_for_threads: float = 0.0  # of a picture, from which threads pay; set by `fuse`
 
     def __call__(self, pixel_values: Array | None = None, *inputs: Any, **options: Any) -> Any:
         """Run `forward`; a fused model distributes its work over threads: the pictures of a batch, or parts of one."""
@@ -54,18 +54,18 @@ class PreTrainedModel(Module):
 
     def _call_fused(self, pixel_values: Array, *inputs: Any, **options: Any) -> Any:
         call = super().__call__
-        if self.pictures_at_once is not None and not len(pixel_values):  # nothing to share out
+        if self.pictures_at_once is not None and not len(pixel_values):  # nothing to distribute
             return none_of(call(np.zeros((1, *pixel_values.shape[1:]), self.dtype), *inputs, **options))
         threads = num_threads_for(math.prod(pixel_values.shape[2:]) >= self.base_model.pixels_for_threads)
         if self.pictures_at_once is None or is_watched() or len(pixel_values) == 1:
-            with sharing(threads):  # the blocks of one picture are cut in pieces
+            with sharing(threads):  # the blocks of one picture are split into pieces
                 return call(pixel_values, *inputs, **options)
         step = min(self.pictures_at_once, -(-len(pixel_values) // threads))
         starts = range(0, len(pixel_values), step)
         results: list[Any] = [None] * len(starts)
 
         def part(number: int, some: Array) -> None:
-            with _seen():  # a thread knows nothing of it
+            with _seen():  # context variables are per thread
                 results[number] = call(some, *inputs, **options)
 
         with sharing(threads):
@@ -183,8 +183,8 @@ class PreTrainedModel(Module):
         directory = Path(directory)
         require(is_whole(max_shard_size, 1), "max_shard_size", max_shard_size, "a whole number of bytes")
         settings = {**self.config.to_dict(), "architectures": [type(self).__name__], "torch_dtype": str(self.dtype)}
-        settings.pop("dtype", None)  # newer transformers' name of torch_dtype, from the file this model came from
-        text = to_json(settings)  # may refuse, before anything is written
+        settings.pop("dtype", None)  # newer transformers' name of torch_dtype, from the file of this model
+        text = to_json(settings)  # may raise, before anything is written
         directory.mkdir(parents=True, exist_ok=True)
         write_checkpoint(directory, self.state_dict(), max_shard_size)
         write_text(directory / CONFIG_NAME, text)
@@ -222,12 +222,12 @@ class PreTrainedModel(Module):
         """
         try:
             return self._loss(logits, np.asarray(labels))
-        except (ValueError, TypeError, IndexError) as error:  # which calls the labels by the loss's name, target
+        except (ValueError, TypeError, IndexError) as error:  # which names the labels as the loss does, target
             raise type(error)(f"labels do not fit: {error}") from None
 
     def _loss(self, logits: Array, labels: np.ndarray) -> Array:
         problem = self.config.problem_type
-        if problem is None:  # decided anew for every call; transformers would store its first decision in the config
+        if problem is None:  # decided for every call; transformers stores its first decision in the config
             classes = np.issubdtype(labels.dtype, np.integer) and self.config.num_labels > 1
             kind = "single_label_classification" if classes else "multi_label_classification"
             problem = "regression" if self.config.num_labels == 1 else kind
@@ -252,12 +252,12 @@ def _warn_of_wrong_preprocessing(pixel_values: Array) -> None:
         return
     low, high = float(pixel_values.min()), float(pixel_values.max())
     if high > BRIGHTEST or low < -BRIGHTEST:
-        told = f"reach from {low:.3g} to {high:.3g}, as if they were neither rescaled to 0..1 nor normalised"
+        symptom = f"reach from {low:.3g} to {high:.3g}, as if they were neither rescaled to 0..1 nor normalised"
     elif 0 <= low < 0.1 and 0.5 < high <= 1:
-        told = f"lie between 0 and 1 (mean {float(pixel_values.mean()):.2f}), as if they were not normalised"
+        symptom = f"lie between 0 and 1 (mean {float(pixel_values.mean()):.2f}), as if they were not normalised"
     else:
         return
-    warn(f"pixel_values {told}; if that is not meant, let the model's image processor prepare the pictures")
+    warn(f"pixel_values {symptom}; if that is not meant, let the model's image processor prepare the pictures")
 
 
 @contextmanager
@@ -294,7 +294,7 @@ def naming_the_picture(height: int, width: int) -> Iterator[None]:
     """Raise "pixel_values of HxW are too small" where an inner layer's map is too small."""
     try:
         yield
-    except ValueError as error:  # which is about x, some map on the way
+    except ValueError as error:  # which is about x, an inner map
         raise ValueError(f"pixel_values of {height}x{width} are too small for this model: {error}") from None
 
 

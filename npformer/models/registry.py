@@ -195,7 +195,7 @@ def _directory(name: str | Path) -> Path:
         return model_directory(name)
     except FileNotFoundError:
         if is_hub_name(name):
-            raise  # what the hub said
+            raise  # the hub's error
         known = {known.lower(): known for known in list_models(aliases=True)}
         parts = [full for low, full in known.items() if low.endswith(f"-{str(name).lower()}")]
         near = parts or [known[low] for low in difflib.get_close_matches(str(name).lower(), known, 2, 0.5)]

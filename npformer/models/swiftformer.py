@@ -30,7 +30,7 @@ from .config import PretrainedConfig, is_number, is_whole, require, require_acti
 from .outputs import Arrays, BaseModelOutputWithNoAttention, ImageClassifierOutputWithNoAttention
 from .pretrained import PreTrainedModel, chosen, classifier_head, downsampling, naming_the_picture, stage_positions
 
-# depths: blocks per stage, the last of which has the attention. Parameters with both heads: XS 3,475,360, S 6,092,128,
+# depths: blocks per stage, the last one with attention. Parameters with both heads: XS 3,475,360, S 6,092,128,
 # L1 12,057,920, L3 28,494,736.
 VARIANTS: dict[str, dict[str, list[int]]] = {
     "swiftformer-xs": {"depths": [3, 3, 6, 4], "embed_dims": [48, 56, 112, 220]},
@@ -182,7 +182,7 @@ class _ConvBlock(Module):
         self.depth_wise_conv = Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels)
         self.norm = BatchNorm2d(channels, config.batch_norm_eps)
         self.point_wise_conv1 = Conv2d(channels, hidden, kernel_size=1)
-        self.act = Activation("gelu")  # whatever config.hidden_act says
+        self.act = Activation("gelu")  # regardless of config.hidden_act
         self.point_wise_conv2 = Conv2d(hidden, channels, kernel_size=1)
         self.drop_path = Identity()
 

@@ -22,7 +22,7 @@ FILTERS = {
     "nearest": NEAREST, "lanczos": LANCZOS, "bilinear": BILINEAR, "bicubic": BICUBIC, "box": BOX, "hamming": HAMMING,
 }  # fmt: skip
 CROP_MODES = ("center", "squash")
-# Names from before timm told weights apart by what follows a dot.
+# Names from before timm distinguished weights by a tag after a dot.
 _OLD_NAMES = re.compile(r"(tf_efficientnet_b[0-8])_(?:ap|ns)|(efficientnet_b[23])a")
 
 
@@ -145,7 +145,7 @@ def _processor(inner: Mapping[str, Any], height: int, width: int, test_size: boo
     _require(known, "interpolation", interpolation, f"one of {', '.join(FILTERS)}")
     mode = inner.get("crop_mode") or "center"
     _require(mode in CROP_MODES, "crop_mode", mode, f"one of {', '.join(CROP_MODES)}")
-    # There is no telling which side is to be the shortest edge of what is no square.
+    # For a rectangle it is undetermined which side is the shortest edge.
     _require(mode == "squash" or height == width, "input_size", (height, width), "a square for crop_mode 'center'")
     before = {"height": math.floor(height / part), "width": math.floor(width / part)}
     return TimmImageProcessor(
@@ -163,7 +163,7 @@ def _labels(names: Any, descriptions: Any, number: int) -> list[str]:
     table = dict(enumerate(names)) if listed else names
     _require(isinstance(table, Mapping), "label_names", names, "a list, or a mapping from class number to name")
     _require(isinstance(descriptions, Mapping), "label_descriptions", descriptions, "a mapping from name to text")
-    # A mapping may leave classes out; a list that does would shift those behind.
+    # A mapping may omit classes; a list that did would shift the later ones.
     fits = len(table) == number if listed else set(map(str, table)) <= set(map(str, range(number)))
     _require(fits, "label_names", names, f"the names of classes 0 to {number - 1}")
     called = {int(index): str(descriptions.get(str(name), name)) for index, name in table.items()}

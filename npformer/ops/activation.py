@@ -9,10 +9,10 @@ import numpy as np
 
 from ._check import Array, check_axis, check_float
 
-BLOCK = 65536  # elements worked on at a time: 256 kB and two temporaries in float32 stay in a core's own cache
+BLOCK = 65536  # elements processed at a time: 256 kB and two temporaries in float32 stay in a core's own cache
 
-# erf(x)/x - 1 in powers of x^2, by Taylor: 2/sqrt(pi) * (-1)^n / (n! (2n + 1)); at |x| = 1 the first term left out is
-# 5e-18. Taking the 1 out keeps the digits: x + x * small rounds better than x * large. The first constant is written
+# erf(x)/x - 1 in powers of x^2, by Taylor: 2/sqrt(pi) * (-1)^n / (n! (2n + 1)); at |x| = 1 the first omitted term is
+# 5e-18. Splitting off the 1 keeps digits: x + x * small rounds better than x * large. The first constant is written
 # out because 2/sqrt(pi) - 1 in float64 would lose its last bits.
 _ERF_TAYLOR = [0.12837916709551257] + [
     2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(1, 18)
@@ -26,7 +26,7 @@ _ERFCX = [
     0.0001742880414860166, 2.761601244949901e-05, -2.6629284669517883e-05, -1.2658854253120893e-05,
 ]  # fmt: skip
 
-# P in tanh(x P(x^2)) = erf(x / sqrt(2)): minimax over |x| < 5.6, weighted by what it does to GELU (below 7e-8).
+# P in tanh(x P(x^2)) = erf(x / sqrt(2)): minimax over |x| < 5.6, weighted by the effect on GELU (below 7e-8).
 _GELU_TANH = [
     0.7978842163200555, 0.03633428279954951, -3.312944274903338e-05, -5.524032424632653e-05,
     3.969132072987095e-06, -1.3344779974976797e-07, 1.805647382131593e-09,
@@ -98,8 +98,8 @@ def erf(x: Array) -> Array:
     """
     check_float(x=x)
     wide = x.astype(np.float64)
-    size = np.minimum(np.abs(wide), 6.0)  # erf(6) is 1 to the last bit; a minimum passes NaN on
-    inner = np.clip(wide, -1.0, 1.0)  # the series is used there; beyond, an infinity would only warn
+    size = np.minimum(np.abs(wide), 6.0)  # erf(6) is 1 to the last bit; a minimum propagates NaN
+    inner = np.clip(wide, -1.0, 1.0)  # the series' range; an infinity beyond would only warn
     near = inner + inner * _polynomial(inner * inner, _ERF_TAYLOR)
     far = 1 - np.exp(-size * size) * _polynomial((size - 2) / (size + 2), _ERFCX)
     return np.where(size < 1, near, np.copysign(far, wide)).astype(x.dtype)
@@ -177,13 +177,13 @@ def _gelu_erf(x: Array) -> Array:
 
 
 def _gelu_float32(x: Array) -> Array:
-    bend = _polynomial(np.minimum(x * x, np.float32(36)), _GELU_TANH)  # tanh is 1 long before |x| = 6
-    bend *= x
-    np.tanh(bend, out=bend)
-    bend += 1
-    bend *= np.float32(0.5)  # before the product with x, which then cannot overflow
-    bend *= x
-    return bend
+    argument = _polynomial(np.minimum(x * x, np.float32(36)), _GELU_TANH)  # tanh is 1 long before |x| = 6
+    argument *= x
+    np.tanh(argument, out=argument)
+    argument += 1
+    argument *= np.float32(0.5)  # before the product with x, so that it cannot overflow
+    argument *= x
+    return argument
 
 
 def _gelu_tanh(x: Array) -> Array:
@@ -209,7 +209,7 @@ def _linear(x: Array) -> Array:
     return x
 
 
-# The names a config's `hidden_act` may carry. transformers knows most of them under the same names.
+# The values of a config's `hidden_act`. transformers has most of them under the same names.
 ACT2FN: dict[str, Callable[[Array], Array]] = {
     "gelu": gelu,
     "gelu_new": _gelu_new,

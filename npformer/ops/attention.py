@@ -97,7 +97,7 @@ def efficient_additive_attention(
     query, key = tap("query", normalize(query, dim=-1)), tap("key", normalize(key, dim=-1))
     scores = query @ w_g * query.dtype.type(query.shape[-1] ** -0.5)  # (B, N, 1)
     weights = tap("weights", softmax(scores, dim=-1) if attention_norm == "ones" else normalize(scores, dim=1))
-    # Thousands of tokens are added up: in float64, and rounded once.
+    # A sum over thousands of tokens: in float64, and rounded once.
     total = (weights * query).sum(axis=1, keepdims=True, dtype=np.float64).astype(query.dtype)
     global_query = tap("global_query", total)  # (B, 1, D)
     return global_query * key, query

@@ -8,8 +8,8 @@ import numpy as np
 
 from ._check import Array, check_float, check_shape
 
-FEW_ROWS = 8  # up to here a product of matrix and vector per row is as fast as one of two matrices
-SUM_PIECE = 192  # float32 products added up in one go
+FEW_ROWS = 8  # up to here one matrix-vector product per row is as fast as a matrix product
+SUM_PIECE = 192  # float32 products summed in one go
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -27,8 +27,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     check_shape("bias", bias, weight.shape[:1], "one number per output")
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # one tall matrix: one product instead of many
     if 0 < len(rows) <= FEW_ROWS:
-        # A vector product keeps many running sums side by side, a matrix product one long one: a classifier's few rows
-        # come out four times as accurate.
+        # A vector product keeps many partial sums, a matrix product one: the results of a few rows, as in a
+        # classifier, are four times as accurate.
         out: Array = np.stack([weight @ row for row in rows])
     else:
         out = matmul(rows, weight.T)
@@ -50,7 +50,7 @@ def matmul(a: Array, b: Array) -> Array:
     size = a.shape[-1]
     if a.dtype == np.float64 or size <= SUM_PIECE:
         return a @ b
-    step = -(-size // -(-size // SUM_PIECE))  # as few pieces as will do, of equal length
+    step = -(-size // -(-size // SUM_PIECE))  # as few pieces as possible, of equal length
     out: Array = a[..., :step] @ b[..., :step, :]
     for start in range(step, size, step):
         out += a[..., start : start + step] @ b[..., start : start + step, :]

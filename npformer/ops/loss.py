@@ -45,7 +45,7 @@ def cross_entropy(
     check_shape("target", target, log_probs.shape[:-1], "one class number per row of input")
     counted, chosen = _read_classes(target, ignore_index, classes)
     probs = _smooth((chosen[..., None] == np.arange(classes)).astype(input.dtype), label_smoothing)
-    # np.where, not a product: 0 * -inf would turn a class nobody asked for into NaN.
+    # np.where, not a product: 0 * -inf would turn an unlabelled class into NaN.
     with np.errstate(invalid="ignore"):
         terms = np.where(probs > 0, probs * weights * log_probs, 0)
     loss = np.where(counted, -terms.sum(-1), 0).astype(input.dtype)
@@ -83,8 +83,8 @@ def binary_cross_entropy_with_logits(
     _check_spread("weight", weight, input.shape)
     _check_spread("pos_weight", pos_weight, input.shape)
     minus_log_yes = np.maximum(-input, 0) + np.log1p(np.exp(-np.abs(input)))  # -log s(x)
-    price = 1 if pos_weight is None else (pos_weight - 1) * target + 1  # p * t + (1 - t), of both logarithms together
-    with np.errstate(invalid="ignore"):  # an infinite input and a certain target: NaN, as in torch
+    price = 1 if pos_weight is None else (pos_weight - 1) * target + 1  # p * t + (1 - t), for both logarithms together
+    with np.errstate(invalid="ignore"):  # an infinite input and a target of 0 or 1: NaN, as in torch
         loss = (1 - target) * input + price * minus_log_yes
     if weight is not None:
         loss = loss * weight

@@ -92,7 +92,7 @@ def _adaptive_pool(x: Array, output_size: int | Pair, maximum: bool) -> Array:
     for b, c, y, col in np.ndindex(out.shape):
         pixels = []
         for v, u in np.ndindex(height, width):
-            # pixel v covers v .. v + 1 and cell y covers y * H/O .. (y + 1) * H/O; both sides times O, to stay whole
+            # pixel v covers v .. v + 1 and cell y covers y * H/O .. (y + 1) * H/O; both sides times O, for integers
             in_rows = v * rows < (y + 1) * height and y * height < (v + 1) * rows
             in_columns = u * columns < (col + 1) * width and col * width < (u + 1) * columns
             if in_rows and in_columns:

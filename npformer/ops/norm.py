@@ -74,7 +74,7 @@ def layer_norm(
     check_shape("weight", weight, shape, "normalized_shape")
     check_shape("bias", bias, shape, "normalized_shape")
     axes = tuple(range(-len(shape), 0))
-    # Sums over hundreds of numbers lose digits in float32: add up in float64, then round once.
+    # Sums over hundreds of numbers lose digits in float32: sum in float64, then round once.
     out = x - x.mean(axes, keepdims=True, dtype=np.float64).astype(x.dtype)
     variance = np.square(out).mean(axes, keepdims=True, dtype=np.float64)
     out *= (1 / np.sqrt(variance + eps)).astype(x.dtype)

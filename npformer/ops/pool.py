@@ -65,7 +65,7 @@ def max_pool2d(
     kernel, step, pads = _geometry(x, kernel_size, stride, padding)
     spread = pair("dilation", dilation, 1)
     size = output_sizes(x.shape[-2:], kernel, step, pads, spread, ceil_mode)
-    reach = (spread[0] * (kernel[0] - 1) + 1, spread[1] * (kernel[1] - 1) + 1)  # pixels a dilated kernel spans
+    reach = (spread[0] * (kernel[0] - 1) + 1, spread[1] * (kernel[1] - 1) + 1)  # extent of a dilated kernel in pixels
     out = np.full((*x.shape[:-2], *size), -np.inf, x.dtype)
     for _, _, view in taps(pad2d(x, _cover(x, reach, step, pads, size), -np.inf), kernel, size, step, spread):
         np.maximum(out, view, out=out)

@@ -20,18 +20,18 @@ from ..trace import Trace
 from .layout import Grid, grids, readings
 
 LEVELS = 65  # quantiles of a value's numbers, the smallest and the largest included
-NEAR, ALIKE = 0.05, 1e-4  # distances: above the first, numbers say nothing; below the second, all they can
-LEAST_SPREAD = 0.02  # of the largest number: what is less may be rounding in half precision
-SURE = 2.0  # the score of numbers, and its lead, by which a pair is taken for right whatever its place
-FAR = 0.75  # what numbers that are not alike at all take from a score
-OP = 0.7  # what a name that hints at the same op adds, and one that hints at another takes
-REGROUPED = 0.5  # what a shape takes that is ours only when axes are merged or split
-PRESENT = (0.5, 6.0)  # least and most that a pair scores for being one at all, by how complete the dump looks
-NEARLY_ALL = 0.95  # the part of all values whose shapes go together, from which on shapes tell how complete it is
-ANCHORS = 5  # sure pairs it takes to judge how complete a dump is
-IN_ORDER = 0.9  # what part of the sure pairs must be in order to believe in the order at all
-NEIGHBOURS = 8  # how far apart two equal values of a dump are taken for one that was handed on
-FIXED = 1e4  # the score of pairs that are known: more than all others together
+NEAR, ALIKE = 0.05, 1e-4  # distances: above the first, numbers are no evidence; below the second, full evidence
+LEAST_SPREAD = 0.02  # of the largest number: anything less may be rounding in half precision
+SURE = 2.0  # score of numbers, and lead, that make a pair certain whatever its position
+FAR = 0.75  # penalty for dissimilar numbers
+OP = 0.7  # bonus for a name that suggests the same op, penalty for another
+REGROUPED = 0.5  # penalty for a shape that is ours only with axes merged or split
+PRESENT = (0.5, 6.0)  # range of the bonus of every pair, by how complete the dump appears
+NEARLY_ALL = 0.95  # fraction of values with matching shapes, above which shapes show how complete it is
+ANCHORS = 5  # sure pairs needed to judge how complete a dump is
+IN_ORDER = 0.9  # fraction of the sure pairs that must be in order to trust the order
+NEIGHBOURS = 8  # largest distance of equal values of a dump that count as one value passed on
+FIXED = 1e4  # score of known pairs: more than all others together
 BY_NUMBERS, BY_PLACE = 2.0, 6.0  # confidence is 1 - exp(-lead / this), for pairs with like numbers and for others
 
 _OPS = {
@@ -45,7 +45,7 @@ _KINDS = {
     "AvgPool2d": "pool", "AdaptiveAvgPool2d": "pool", "AdaptiveMaxPool2d": "pool", "pooled": "pool",
     "probs": "softmax", "EfficientNetPadding": "pad", "EfficientFormerPooling": "pool",
 }  # fmt: skip
-_CONVOLUTIONS = {"conv", "linear"}  # of one pixel they are the same
+_CONVOLUTIONS = {"conv", "linear"}  # on one pixel they are the same
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _handed_on(values: Mapping[str, Array], quantiles: Mapping[str, Array], reac
     for position, (name, numbers) in enumerate(quantiles.items()):
         key = (*sorted(_long(values[name])), numbers.tobytes())
         at, first = last.get(key, (position, name))
-        if position - at > reach or not numbers[0] < numbers[-1]:  # NaN or constant: equal, but not therefore the same
+        if position - at > reach or not numbers[0] < numbers[-1]:  # NaN or constant: equal, but perhaps unrelated
             first = name
         groups.setdefault(first, []).append(name)
         last[key] = position, first
@@ -310,7 +310,7 @@ def _in_sequence(
         total[row_at[row], column_at[column]] = FIXED
     before, after = _sums(total), _sums(total[::-1, ::-1])[::-1, ::-1]
     through = before[:-1, :-1] + total + after[1:, 1:]
-    without = (before[:, :-1] + after[:, 1:]).max(0)  # each column left out
+    without = (before[:, :-1] + after[:, 1:]).max(0)  # each column omitted
     my_row, my_column = {at: i for i, at in enumerate(my_rows)}, {at: j for j, at in enumerate(my_columns)}
     found = []
     for i, j in _path(total, before):

@@ -26,7 +26,7 @@ from .report import Report
 from .show import format_report, verdict
 from .traces import compare_traces
 
-SIZES = ("depths", "hidden_sizes", "embed_dims", "width_coefficient", "depth_coefficient")  # what makes a variant
+SIZES = ("depths", "hidden_sizes", "embed_dims", "width_coefficient", "depth_coefficient")  # define a variant
 OF_THE_MODEL = (
     "model", "weights", "input", "port", "names", "write_names", "layout", "port_weights", "port_labels", "picture",
 )  # fmt: skip
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     lines = [format_report(report, verbose=args.all), "", *(f"wrote {path}" for path in written)]
     if args.repro and not report.faults:
         lines.append(f"there is no faulty op, so {args.repro} is not written")
-    # With no reader left (`| head`) the answer is still the exit code; `main` sees to the rest.
+    # With the pipe closed (`| head`) the exit code is still the answer; `main` handles the rest.
     with contextlib.suppress(BrokenPipeError):
         print(_printable("\n".join(lines).rstrip()))
     return 0 if report.equal else 1
@@ -114,7 +114,7 @@ def read_array(path: Path) -> Array:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, MemoryError) as error:
         raise ValueError(f"--input {path} cannot be read as a .npy file of numbers: {error}") from None
-    if not isinstance(array, np.ndarray):  # an archive of several
+    if not isinstance(array, np.ndarray):  # an archive of several arrays
         array.close()
         raise ValueError(f"--input {path} must hold one array, but it is an archive of arrays")
     if array.dtype.kind != "f" or array.ndim not in (3, 4) or not array.size:
@@ -136,7 +136,7 @@ def _load(name: str, weights: str | None) -> tuple[PreTrainedModel, BaseImagePro
     if variant := find_variant(name):
         checkpoint = load_checkpoint(weights, variant=name)
         sizes = {key: value for key, value in vars(checkpoint.model.config).items() if key in SIZES}
-        # A config.json beside the weights is believed, whatever variant was asked for.
+        # A config.json beside the weights takes precedence over the variant.
         if (meant := settings.find_variant(checkpoint.found.family, sizes)) != variant[0]:
             raise ValueError(f"--model is {name}, but --weights {weights} holds {meant or 'a model of another size'}")
         return checkpoint.model, checkpoint.processor

@@ -27,11 +27,11 @@ from .replay import Program, Replay, study
 from .report import CauseFound, Fault, Finding, Report, Value
 from .site import Cause, Site
 
-INPUT = "pixel_values"  # the name of the port's own input in a dump
-FUSED_REACH = 6  # values further on that a value may hold instead, where a port folds layers into one
-SPAN_LIMIT = 400  # alternatives that are tried at untested values before the search is given up
+INPUT = "pixel_values"  # name of the port's own input in a dump
+FUSED_REACH = 6  # distance to the later value that a value may hold, where a port folds layers into one
+SPAN_LIMIT = 400  # alternatives tried at untested values before the search is given up
 # The floor is that of the right op, and a wrong one may round more (sums of its own): up to four times the limit is
-# taken too where that is at most a hundredth of the error, and nothing lies within the limit.
+# accepted if that is at most a hundredth of the error, and nothing is within the limit.
 LENIENT, CONVINCING = 4 * WARN, 0.01
 
 
@@ -237,7 +237,7 @@ class _Comparison:
             finding = check_logit_order(self.reference[final], self.given[final], self.dtype)
             self.findings += [finding] if finding else []
         if final not in self.given and set(self.matching.how.values()) == {"aligned"} and self.matching.unmatched:
-            # After a fault numbers are no guide, so nothing may be matched there: that must not pass for equal.
+            # After a fault numbers are no evidence, so nothing may be matched there: that must not count as equal.
             text = (
                 f"the port's names are not ours, and {some(self.matching.unmatched)} could not be told by the numbers"
             )
@@ -319,7 +319,7 @@ class _Comparison:
             for cause in causes:
                 single.append({op: cause})
                 together.setdefault(cause, {})[op] = cause
-                if keys.count(cause.key) == 1:  # told by its key alone, whatever its text says of the value
+                if keys.count(cause.key) == 1:  # identified by its key alone, whatever its text
                     together.setdefault(cause.key, {})[op] = cause
         return [*single, *(trial for trial in together.values() if len(trial) > 1)][:SPAN_LIMIT]
 

@@ -68,7 +68,7 @@ class Dump(Mapping[str, np.ndarray]):
             raise ValueError(f"{source} holds no values")
         self.ordered, self.layouts, self.source = ordered, dict(layouts or {}), source
         self.dtypes = {name: value.dtype.name for name, value in arrays.items()} | dict(dtypes or {})
-        # JAX's arrays may be of bfloat16, which is no dtype of NumPy's own.
+        # JAX's arrays may be of bfloat16, which NumPy itself lacks.
         self._values = {n: v.astype(np.float32) if v.dtype.name == "bfloat16" else v for n, v in arrays.items()}
 
     def __getitem__(self, name: str) -> Array:
@@ -99,7 +99,7 @@ def _array(source: str, name: Any, value: Any) -> Array:
         raise ValueError(f"{source}: a name must not hold a NUL character, got {name!r}")
     try:
         array = np.asarray(value)
-    except Exception as error:  # whatever the library that made the value has to say
+    except Exception as error:  # any error of the library that made the value
         raise ValueError(f"{source}: {name!r} cannot be taken as an array: {_one_line(error)}") from None
     if array.dtype.name not in _RAW:
         raise ValueError(f"{source}: {name!r} holds {array.dtype}; floating-point numbers are expected")
@@ -180,7 +180,7 @@ def _read_npy(file: Path) -> Array:
         raise ValueError(f"{file} is no file, or leads nowhere")
     try:
         array = np.load(file, mmap_mode="r" if file.stat().st_size >= MAPPED else None, allow_pickle=False)
-    except Exception as error:  # NumPy has errors of many kinds for bytes that it did not expect
+    except Exception as error:  # NumPy raises many kinds of errors for malformed bytes
         raise ValueError(f"{file} is no readable array of numbers: {_one_line(error)}") from None
     if not isinstance(array, np.ndarray):
         array.close()
@@ -265,7 +265,7 @@ def _read_raw(folder: Path, name: str, entry: dict[str, Any]) -> Array:
         not isinstance(shape, list)
         or len(shape) > 32
         or not all(type(side) is int and side >= 0 for side in shape)
-        or math.prod(max(side, 1) for side in shape) >= 2**59  # NumPy can name no more than 2^63 bytes
+        or math.prod(max(side, 1) for side in shape) >= 2**59  # NumPy can address at most 2^63 bytes
     ):
         raise ValueError(f"{folder}: shape of {name!r} must be a list of whole numbers, got {str(shape)[:100]}")
     path = _inside(folder, file)
@@ -286,7 +286,7 @@ def _inside(folder: Path, file: Any) -> Path | None:
     try:
         path = (folder / file).resolve()
         return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
-    except (TypeError, ValueError, OSError, RuntimeError):  # no text, NUL, too long, links in a circle
+    except (TypeError, ValueError, OSError, RuntimeError):  # no text, NUL, too long, cyclic links
         return None
 
 
@@ -321,6 +321,6 @@ def _write_manifest(dump: Dump, folder: Path) -> None:
 def file_name(name: str) -> str:
     """Return the path of a value below a folder of `.npy` files, which is never outside the folder."""
     parts = name.split("/")
-    # "/a", "a//b", "..": no path below a folder, so slashes and dots are spelled as numbers too.
+    # "/a", "a//b", "..": not paths below a folder, so slashes and dots are encoded as numbers too.
     is_path = not name or all(part.strip(".") for part in parts)
     return (quote(name, safe="/ ") if is_path else quote(name, safe=" ").replace(".", "%2E")) + ".npy"

@@ -45,15 +45,15 @@ def junit(report: Report) -> str:
     """
     faults = {fault.value.name: fault for fault in report.faults}
     suite = ET.Element("testsuite")
-    told = shown(report.model) or "traces"
+    name = shown(report.model) or "traces"
     failures = 0
     for finding in report.findings:
         if finding.bad:
             failures += 1
-            case = ET.SubElement(suite, "testcase", classname=f"parity.{told}", name=f"finding: {shown(finding.kind)}")
+            case = ET.SubElement(suite, "testcase", classname=f"parity.{name}", name=f"finding: {shown(finding.kind)}")
             _fail(case, shown(finding.kind), shown(finding.text))
     for value in report.values:
-        case = ET.SubElement(suite, "testcase", classname=f"parity.{told}", name=title(value.name))
+        case = ET.SubElement(suite, "testcase", classname=f"parity.{name}", name=title(value.name))
         if value.status == "untested":
             ET.SubElement(case, "skipped", message="not in the port's dump")
         elif value.status == "faulty":
@@ -62,11 +62,11 @@ def junit(report: Report) -> str:
     if not report.equal and not failures:
         failures += 1
         _fail(
-            ET.SubElement(suite, "testcase", classname=f"parity.{told}", name="comparison"), "verdict", verdict(report)
+            ET.SubElement(suite, "testcase", classname=f"parity.{name}", name="comparison"), "verdict", verdict(report)
         )
     skipped = len(report.values) - report.tested
     counts = {"tests": str(len(suite)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
-    suite.attrib = {"name": f"npformer parity: {told}", **counts, "time": f"{report.seconds:.3f}"}
+    suite.attrib = {"name": f"npformer parity: {name}", **counts, "time": f"{report.seconds:.3f}"}
     ET.SubElement(suite, "system-out").text = verdict(report)
     root = ET.Element("testsuites", counts)
     root.append(suite)
@@ -82,7 +82,7 @@ def save_report(report: Report, path: str | Path) -> None:
     path = Path(path)
     suffix = check_suffix(path, REPORT_SUFFIXES, "the report's path")
     if suffix == ".html":
-        from .html import html  # here alone: it draws pictures
+        from .html import html  # only here: it draws images
 
         text = html(report)
     elif suffix == ".json":
@@ -111,14 +111,14 @@ def save_repro(fault: Fault, path: str | Path) -> None:
     objects = [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]
     if objects:
         raise ValueError(f"the repro can hold arrays of numbers only, but {objects[0]} is one of Python objects")
-    told = {
+    about = {
         "format": "npformer-parity-repro", "value": fault.value.name, "op": fault.op, "kind": fault.value.kind,
         "axes": fault.value.axes, "span": fault.span, "causes": fault.causes, "reason": fault.reason,
         "worst": fault.worst, "expected_there": fault.expected_there, "got_there": fault.got_there,
     }  # fmt: skip
-    arrays["about"] = np.array(json.dumps(_plain(told), allow_nan=False))
+    arrays["about"] = np.array(json.dumps(_plain(about), allow_nan=False))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial, partial.open("wb") as file:  # a file, since a path would have .npz added
+    with replacing(path) as partial, partial.open("wb") as file:  # an open file, since np.savez appends .npz to a path
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 

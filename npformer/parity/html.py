@@ -38,9 +38,9 @@ from .show import (
 )
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 300, 56, 50, 12, 36  # of the plot, in units of its view box
-_SMALLEST, _LARGEST = 0.01, 9  # ratios below are drawn at the bottom, those above 10 to the 9 at the top
+_SMALLEST, _LARGEST = 0.01, 9  # smaller ratios are drawn at the bottom, those above 10^9 at the top
 _BARS = (480, 110)  # width and height
-_MAP = 280  # pixels that an error map's longer side has at most, where it is enlarged
+_MAP = 280  # largest size in pixels of an enlarged error map
 _COLOURS = np.array([[16, 12, 56], [106, 24, 110], [200, 60, 76], [246, 148, 40], [252, 250, 170]], np.float64)
 _NOT_FINITE = (0, 200, 255)
 
@@ -79,14 +79,14 @@ def _findings(report: Report) -> str:
 def _faults(report: Report) -> str:
     if not report.faults:
         return ""
-    told = [_fault(number, fault, report) for number, fault in enumerate(report.faults[:LIMIT], 1)]
+    items = [_fault(number, fault, report) for number, fault in enumerate(report.faults[:LIMIT], 1)]
     more = [
         f"{where(fault)}: {cause(fault, report.dtype)}, ratio {digits(fault.value.ratio)}"
         for fault in report.faults[LIMIT:]
     ]
     if more:
-        told.append(f"<details><summary>{plural(len(more), 'more fault')}</summary>\n{_list(more)}\n</details>")
-    return _section("faults", plural(len(report.faults), "fault").capitalize(), "\n".join(told))
+        items.append(f"<details><summary>{plural(len(more), 'more fault')}</summary>\n{_list(more)}\n</details>")
+    return _section("faults", plural(len(report.faults), "fault").capitalize(), "\n".join(items))
 
 
 def _fault(number: int, fault: Fault, report: Report) -> str:
@@ -168,7 +168,7 @@ def _plot(report: Report) -> str:
     )
     for position, value in enumerate(report.values):
         x = _LEFT + (position + 0.5) * step
-        unmeasured = math.inf if value.status == "faulty" else 0.0  # misshapen, or right without being measured
+        unmeasured = math.inf if value.status == "faulty" else 0.0  # misshapen, or right without a measurement
         if value.status != "untested":
             parts.append(_point(x, height(unmeasured if value.ratio is None else value.ratio), position, value))
     number = plural(len(report.faults), "fault")
@@ -286,14 +286,14 @@ def _bars(number: int, fault: Fault) -> str:
         "</rect>"
         for i in worst_channels(errors)
     )
-    told = f"root mean square error of each of {len(errors)} channels, 0 to {digits(largest)}, linear"
+    text = f"root mean square error of each of {len(errors)} channels, 0 to {digits(largest)}, linear"
     listed = ", ".join(f"{i}" for i in worst_channels(errors))
     return (
         f'<figure><svg viewBox="0 0 {width} {height + 2}" role="img" aria-labelledby="bars-{number}">'
-        f'<title id="bars-{number}">{_escape(title(fault.value.name))}: {told}; largest in {listed}</title>'
+        f'<title id="bars-{number}">{_escape(title(fault.value.name))}: {text}; largest in {listed}</title>'
         f'<path class="bars" stroke-width="{thick:.2f}" d="{path}"/>{named}'
         f'<line class="grid" x1="0" x2="{width}" y1="{height}" y2="{height}"/></svg>\n'
-        f"<figcaption>Error by channel of fault {number}: {told}; red: channels {listed}.</figcaption></figure>\n"
+        f"<figcaption>Error by channel of fault {number}: {text}; red: channels {listed}.</figcaption></figure>\n"
     )
 
 

@@ -28,20 +28,20 @@ from .report import Finding
 Shape = tuple[int, ...]
 Grid = tuple[int, int]
 
-# What a framework may choose freely for a single value, the default first. Other orders need the whole dump's vote.
-# M is the second N of attention scores, the keys'. "others" are values whose axes we know no letters of.
+# Orders that a framework may choose for a single value, the default first. Others need the whole dump's vote.
+# M is the second N of attention scores, the keys'. "others" are values whose axes have no letters.
 USUAL = {
     "maps": ("BCHW", "BHWC"), "tokens": ("BND", "BDN"), "heads": ("BhNd", "BNhd", "BhdN"), "scores": ("BhNM",),
     "others": ("stuvwxyz",),
 }  # fmt: skip
-FREE = ("maps", "heads")  # kinds of which one value's numbers may overrule the vote
+FREE = ("maps", "heads")  # kinds for which one value's numbers may overrule the vote
 USER_LAYOUTS = {"NCHW": "BCHW", "NHWC": "BHWC"}
 SAMPLE = 4096  # positions at which large values are compared
-EXACT, RIGHT = 1e-7, 0.1  # distances below the first are rounding; below the second a value reads right
-CLEARLY = 3.0  # times nearer: one reading is right, another is not
-STRONGEST = 5.0  # the most that one value may say for or against an order
-DOUBT = math.log(2)  # a vote won by less decides nothing
-MINIMUM, MOST = 3, 0.8  # how many values, and what part of all, it takes to establish an unusual order
+EXACT, RIGHT = 1e-7, 0.1  # distances below the first are rounding; below the second a reading is right
+CLEARLY = 3.0  # ratio of distances that decides between two readings
+STRONGEST = 5.0  # largest vote of one value for or against an order
+DOUBT = math.log(2)  # a smaller margin decides nothing
+MINIMUM, MOST = 3, 0.8  # how many values, and what fraction of all, an unusual order needs
 
 
 @dataclass
@@ -258,28 +258,28 @@ def _given(
     """Return the readings that the dump itself declares."""
     given, wrong = {}, []
     for pair in pairs:
-        said = declared.get(port_names[pair.name], declared.get(pair.name, ""))
-        if not said:
+        declaration = declared.get(port_names[pair.name], declared.get(pair.name, ""))
+        if not declaration:
             continue
-        reading = next((r for r in pair.readings if _says(said, r)), None)
+        reading = next((r for r in pair.readings if _says(declaration, r)), None)
         if reading is None:
-            wrong.append(f"{pair.name} {pair.port.shape} as {said!r}")
+            wrong.append(f"{pair.name} {pair.port.shape} as {declaration!r}")
         else:
             given[pair.name] = reading
     text = f"declared layouts that do not fit the values were ignored: {_some(wrong)}"
     return given, [Finding("layout", text)] if wrong else []
 
 
-def _says(said: str, reading: Reading) -> bool:
+def _says(declared: str, reading: Reading) -> bool:
     """Return whether a declared layout ("NHWC", "BHWC", "BND") matches a reading."""
-    if said == reading.spelled:
+    if declared == reading.spelled:
         return True
     if reading.kind == "maps":
-        said = said.upper().replace("N", "B").replace("D", "C")
+        declared = declared.upper().replace("N", "B").replace("D", "C")
     return (
-        len(set(said)) == len(said)
-        and set(said) >= set(reading.order)
-        and _reduced(said, reading.order) == (reading.order)
+        len(set(declared)) == len(declared)
+        and set(declared) >= set(reading.order)
+        and _reduced(declared, reading.order) == (reading.order)
     )
 
 
@@ -340,11 +340,11 @@ def _read(pair: _Pair, reading: Reading, across: bool) -> Array:
 
 def _numbered_across(pairs: Sequence[_Pair]) -> bool:
     """Return whether tokens are numbered column by column: most values agree only so, and none only otherwise."""
-    told = [(_best(pair.across), _best({r: pair.distances[r] for r in pair.across})) for pair in pairs if pair.across]
-    told = [(across, plain) for across, plain in told if across != plain]
-    for_it = sum(across < RIGHT and CLEARLY * across < plain for across, plain in told)
-    against = any(plain < RIGHT and CLEARLY * plain < across for across, plain in told)
-    return for_it >= max(MINIMUM, MOST * len(told)) and not against
+    both = [(_best(pair.across), _best({r: pair.distances[r] for r in pair.across})) for pair in pairs if pair.across]
+    both = [(across, plain) for across, plain in both if across != plain]
+    for_it = sum(across < RIGHT and CLEARLY * across < plain for across, plain in both)
+    against = any(plain < RIGHT and CLEARLY * plain < across for across, plain in both)
+    return for_it >= max(MINIMUM, MOST * len(both)) and not against
 
 
 def _best(distances: Mapping[Reading, float]) -> float:
@@ -358,12 +358,10 @@ def _vote(kind: str, pairs: Sequence[_Pair], given: Mapping[str, Reading]) -> _V
     agreement, as after a fault, the less its vote counts, except against orders that its shape rules out.
     """
     usual, orders = USUAL[kind], USUAL[kind]
-    if (
-        kind != "others"
-    ):  # of equally good ones the first is taken: then those of frameworks that count axes from behind
+    if kind != "others":  # of equally good ones the first: then those of frameworks that count axes from the end
         backwards = [order[::-1] for order in usual]
         orders = tuple(dict.fromkeys([*usual, *backwards, *map("".join, permutations(usual[0]))]))
-    against, support, tellers = dict.fromkeys(orders, 0.0), dict.fromkeys(orders, 0), dict.fromkeys(orders, 0)
+    against, support, voters = dict.fromkeys(orders, 0.0), dict.fromkeys(orders, 0), dict.fromkeys(orders, 0)
     ballots = []
     for pair in pairs:
         fitting = [given[pair.name]] if pair.name in given else pair.readings
@@ -377,10 +375,10 @@ def _vote(kind: str, pairs: Sequence[_Pair], given: Mapping[str, Reading]) -> _V
         for order in orders:
             cost, distance = costs.get(reduced[order], (STRONGEST, math.inf))
             against[order] += cost
-            tellers[order] += reduced[order] not in possible
+            voters[order] += reduced[order] not in possible
             support[order] += nearest == math.inf > distance or (distance < RIGHT and CLEARLY * distance < nearest)
     best, unusual = min(usual, key=against.__getitem__), min(orders, key=against.__getitem__)
-    if unusual not in usual and support[unusual] >= max(MINIMUM, MOST * tellers[unusual]):
+    if unusual not in usual and support[unusual] >= max(MINIMUM, MOST * voters[unusual]):
         return _Vote(unusual, heard=True, doubtful=False)
     heard = any(ballot[order] != ballot[best] for ballot in ballots for order in usual)
     close = [order for order in usual if against[order] - against[best] < DOUBT]

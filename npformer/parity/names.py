@@ -25,7 +25,7 @@ from .align import Aligned, align
 from .layout import grids, readings
 from .report import Finding
 
-THRESHOLD = 0.5  # pairs that are less sure are reported and not used
+THRESHOLD = 0.5  # less certain pairs are reported and not used
 OUTPUTS = (
     "logits", "output", "outputs", "output0", "output_0", "out", "prediction", "predictions", "last_hidden_state",
 )  # fmt: skip
@@ -35,7 +35,7 @@ INPUTS = ("input", "inputs", "input0", "input_0", "input_1", "input.1", "image",
 _OP = re.compile(r"(?:[A-Z]\w*?|add|sub|mul|truediv|transpose|reshape|concat)(?:_\d+)?(?:_output_\d+)?")
 _DEEPEST = 4  # parts that a prefix may have
 
-Names = Mapping[str, str | None]  # our name, glob or regex -> the port's name, or None for a value to leave out
+Names = Mapping[str, str | None]  # our name, glob or regex -> the port's name, or None to omit a value
 
 
 @dataclass
@@ -254,8 +254,8 @@ def _by_name(reference: Trace, port: Mapping[str, np.ndarray], ordered: bool) ->
     fits = _Fits(reference, port)
     for ours, scope in _scopes(reference, scopes).items():
         fitting = [theirs for theirs in scopes[scope] if fits(ours, theirs)]
-        told = ours not in handed_on and fitting and (ordered or len(fitting) == 1)
-        if told and not _is_inside(reference, ours, port[fitting[-1]]):
+        certain = ours not in handed_on and fitting and (ordered or len(fitting) == 1)
+        if certain and not _is_inside(reference, ours, port[fitting[-1]]):
             found.setdefault(ours, fitting[-1])
     for ours, usual in (("", OUTPUTS), (INPUT, INPUTS)):
         named = [t for t in port if _path(t)[0].lower() in usual and t not in set(found.values())]
@@ -362,7 +362,7 @@ def _keys(reference: Trace) -> dict[str, tuple[object, ...]]:
     return {name: (value.shape, hash(np.ascontiguousarray(value).tobytes())) for name, value in reference.items()}
 
 
-# --- what is left ------------------------------------------------------------------------------------------------
+# --- unmatched values --------------------------------------------------------------------------------------------
 
 
 def _left(reference: Trace, found: Mapping[str, str], mapped: Mapping[str, str | None]) -> list[str]:

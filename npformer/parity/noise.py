@@ -21,7 +21,7 @@ from ..ops import Array
 from .site import Site
 
 PASS, WARN = 4.0, 8.0  # times the floor
-CHANNEL_MINIMUM = 16  # numbers in a channel, below which its root mean square is a matter of luck
+CHANNEL_MINIMUM = 16  # numbers in a channel, below which its root mean square is unreliable
 # Half a unit in the last place of 1, and the largest number; fewest bits first.
 DTYPES = {
     "bfloat16": (2.0**-8, 3.3895e38), "float16": (2.0**-11, 65504.0), "float32": (2.0**-24, 3.4028e38),
@@ -51,7 +51,7 @@ def find_dtype(dumped: Mapping[str, Array], stored: Mapping[str, str]) -> str:
     for name, value in dumped.items():
         sample = np.asarray(value).reshape(-1)[:4096]
         sample = sample[np.isfinite(sample)]
-        if len(set(sample.tolist())) < 8:  # zeros and ones fit everywhere and say nothing
+        if len(set(sample.tolist())) < 8:  # zeros and ones fit every dtype and are no evidence
             continue
         widest = stored.get(name, str(sample.dtype))
         votes[next((d for d in DTYPES if d == widest or np.array_equal(round_to(sample, d), sample)), "float64")] += 1

@@ -72,7 +72,7 @@ def record_onnxruntime(model: str | Path | bytes, pixel_values: Array, *, optimi
     import onnx
     import onnxruntime
 
-    # Read by onnx: large weights lie in files beside the model's.
+    # Read by onnx: large weights are in files beside the model's.
     graph = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
     if optimized:
         graph = onnx.load_from_string(_optimized(graph.SerializeToString()))
@@ -109,7 +109,7 @@ def _options(onnxruntime: Any, *, optimize: bool) -> Any:
     options = onnxruntime.SessionOptions()
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_EXTENDED if optimize else level.ORT_DISABLE_ALL
-    options.log_severity_level = 3  # errors: it warns of its own optimised file
+    options.log_severity_level = 3  # errors only: it warns about its own optimised file
     return options
 
 
@@ -135,7 +135,7 @@ def record_flax(module: Any, variables: Any, pixel_values: Any, **options: Any) 
         if context.method_name == "__call__":
             path = context.module.path
             for key, sown in context.module.variables.get("intermediates", {}).items():
-                if isinstance(sown, tuple):  # one value for each time; a mapping is a module below
+                if isinstance(sown, tuple):  # one value per call; a mapping is a module below
                     keep("/".join((*path, key)), sown[-1])
             keep("/".join(path), output)
         return output

@@ -17,8 +17,8 @@ from ..nn import Module, watch
 from ..ops import Array
 from .site import Site
 
-Rounding = Callable[[Site, Array], Array]  # what a run's dtype makes of a value; called on every new one
-Change = Callable[[Site], Array]  # what to go on with instead of what our op makes at a site
+Rounding = Callable[[Site, Array], Array]  # rounding to a run's dtype; called on every new value
+Change = Callable[[Site], Array]  # replacement for our op's value at a site
 
 
 @dataclass
@@ -136,7 +136,7 @@ class Replay:
             site = Site(key, name.partition(":")[0], module, inputs, output, layout, before, self.modules)
             if changed and key in changed:
                 output = changed[key](site)
-            if self.rounding is not None and id(output) not in made:  # one handed on unchanged is rounded already
+            if self.rounding is not None and id(output) not in made:  # a value passed on unchanged is rounded already
                 output = self.rounding(site, output)
             site.output = output
             sites[key] = site

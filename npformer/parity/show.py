@@ -15,9 +15,9 @@ from ..summary import align
 from .noise import PASS, WARN
 from .report import Fault, Report, Value
 
-LIMIT = 20  # faults that are told at length, and rows that a short table is built around
+LIMIT = 20  # faults described at length, and rows that a short table is built around
 NEIGHBOURS = 2  # rows before and after each of these
-NAMED = 6  # names or channels that a sentence lists before it says how many more there are
+NAMED = 6  # names or channels listed in a sentence before the count of the others
 HEAD = ("status", "ratio", "SQNR dB", "ulp", "drift", "kind", "shape", "value", "port's name and notes")
 DUMP_NEXT = "To narrow it down, dump next, the most telling first"
 RIGHT = {1, 2, 3, 4}  # the columns of numbers
@@ -60,11 +60,11 @@ def format_report(report: Report, verbose: bool = False) -> str:
         rows = [("!" if finding.bad else " ", shown(finding.kind), shown(finding.text)) for finding in report.findings]
         parts.append("\n".join(["Findings", *(f"  {line}" for line in align(rows, right=set()))]))
     for number, fault in enumerate(report.faults[: None if verbose else LIMIT], 1):
-        told = facts(fault, report)
+        known = facts(fault, report)
         heading = f"Fault {number} of {len(report.faults)}: {where(fault)}"
         if number > 1 and not verbose:
-            told = [fact for fact in told if fact[0] in ("cause", "not dumped", "note", "worst", "ratio")]
-        parts.append("\n".join([heading, *(f"  {line}" for line in align(told, right=set()))]))
+            known = [fact for fact in known if fact[0] in ("cause", "not dumped", "note", "worst", "ratio")]
+        parts.append("\n".join([heading, *(f"  {line}" for line in align(known, right=set()))]))
     if not verbose and len(report.faults) > LIMIT:
         parts.append(
             f"{plural(len(report.faults) - LIMIT, 'more fault')}, not told here; look at the first ones first"
@@ -85,18 +85,18 @@ def facts(fault: Fault, report: Report) -> list[tuple[str, str]]:
     value = fault.value
     names = [other.name for other in report.values]
     place = f", value {names.index(value.name) + 1} of {len(names)}" if value.name in names else ""
-    told = [("value", ", ".join(filter(None, [title(value.name), shown(value.kind), _times(value.shape)])) + place)]
+    known = [("value", ", ".join(filter(None, [title(value.name), shown(value.kind), _times(value.shape)])) + place)]
     named = title(value.port_name) if value.port_name is not None and value.port_name != value.name else ""
     laid = f"laid out as {shown(value.layout)}" if value.layout else ""
     if named or laid:
-        told.append(("in the port", ", ".join(filter(None, [named, laid]))))
-    told.append(("cause", _cause_at_length(fault, report.dtype)))
+        known.append(("in the port", ", ".join(filter(None, [named, laid]))))
+    known.append(("cause", _cause_at_length(fault, report.dtype)))
     if fault.span:
-        told.append(("not dumped", _span(fault)))
+        known.append(("not dumped", _span(fault)))
     if value.note:
-        told.append(("note", shown(value.note)))
+        known.append(("note", shown(value.note)))
     if fault.worst:
-        told.append(
+        known.append(
             (
                 "worst", f"at {_index(fault.worst, value.axes)}: expected {fault.expected_there:.9g}, "
                 f"got {fault.got_there:.9g}",
@@ -105,20 +105,20 @@ def facts(fault: Fault, report: Report) -> list[tuple[str, str]]:
     if value.ratio is not None:
         made_of = [("all numbers", value.bulk), ("largest error", value.peak), ("worst channel", value.channel)]
         listed = ", ".join(f"{name} {digits(x)}" for name, x in made_of if x is not None)
-        told.append(("ratio", f"{digits(value.ratio)} times the noise floor" + (f" ({listed})" if listed else "")))
+        known.append(("ratio", f"{digits(value.ratio)} times the noise floor" + (f" ({listed})" if listed else "")))
     if value.error is not None:
         largest = "" if value.largest is None else f", where exact values reach {digits(value.largest)}"
         floor = "" if value.floor is None else f"; the noise floor is {digits(value.floor)} (root mean square)"
-        told.append(("error", f"up to {digits(value.error)}{largest}{floor}"))
+        known.append(("error", f"up to {digits(value.error)}{largest}{floor}"))
     if value.sqnr is not None:
-        told.append(("SQNR", f"{digits(value.sqnr)} dB"))
+        known.append(("SQNR", f"{digits(value.sqnr)} dB"))
     if value.ulp is not None:
-        told.append(("ulp", f"{digits(value.ulp)} units in the last place of {report.dtype}, at the largest value"))
+        known.append(("ulp", f"{digits(value.ulp)} units in the last place of {report.dtype}, at the largest value"))
     if fault.by_channel is not None and fault.by_channel.size:
-        told.append(("channels", channels(fault.by_channel)))
+        known.append(("channels", channels(fault.by_channel)))
     if fault.border is not None:
-        told.append(("border", _border(fault.border)))
-    return told
+        known.append(("border", _border(fault.border)))
+    return known
 
 
 def where(fault: Fault) -> str:
@@ -270,13 +270,13 @@ def _cause_at_length(fault: Fault, dtype: str) -> str:
         if fault.reason:
             return f"{shown(fault.reason)}: there is no error to measure"
         return "unknown: nothing that porters are known to do instead explains it"
-    told = [
+    descriptions = [
         shown(found.text).rstrip(". ")
         + (f", at {title(found.op)}" if found.op != fault.value.name else "")
         + (f", which leaves a ratio of {digits(found.ratio)}" if math.isfinite(found.ratio) else "")
         for found in fault.causes
     ]
-    return told[0] if len(told) == 1 else f"not identifiable at {dtype}: {' or '.join(told)}"
+    return descriptions[0] if len(descriptions) == 1 else f"not identifiable at {dtype}: {' or '.join(descriptions)}"
 
 
 def _span(fault: Fault) -> str:
@@ -294,8 +294,8 @@ def _index(index: Sequence[int], axes: str) -> str:
 
 
 def _border(ratio: float) -> str:
-    told = f"errors at the border are {digits(ratio)} times those inside"
-    return f"{told}: padding may be wrong" if ratio > 3 else told
+    text = f"errors at the border are {digits(ratio)} times those inside"
+    return f"{text}: padding may be wrong" if ratio > 3 else text
 
 
 def _uncertain_names(report: Report) -> list[str]:
@@ -303,10 +303,10 @@ def _uncertain_names(report: Report) -> list[str]:
     if not report.confidence:
         return []
     worst = sorted(report.confidence, key=lambda name: report.confidence[name])[:3]
-    told = ", ".join(
+    examples = ", ".join(
         f"{title(report.names.get(name, '?'))} for {title(name)} ({report.confidence[name]:.0%})" for name in worst
     )
-    return [f"{plural(len(report.confidence), 'name')} matched by order, shape and content; least certain: {told}"]
+    return [f"{plural(len(report.confidence), 'name')} matched by order, shape and content; least certain: {examples}"]
 
 
 def _median(errors: np.ndarray) -> float:

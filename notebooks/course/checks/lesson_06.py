@@ -99,7 +99,7 @@ def bias_only(function: Function) -> None:
     table, value = rng.standard_normal((3, 6)), rng.standard_normal((2, 3, 6, 4))
     index = rng.permutation(6)[ops.attention_bias_index((2, 3))]
     bias = table[:, index]
-    one_way = rng.integers(0, 6, (6, 6))  # an index that tells who asks from who is asked
+    one_way = rng.integers(0, 6, (6, 6))  # an index that distinguishes query from key
     hints = {
         "the softmax is missing: rows of the bias must become probabilities first.": bias @ value,
         "softmax went over the tokens that ask; it belongs to the last axis, those that are asked.": (

@@ -226,11 +226,11 @@ def _mistaken_blocks(block: Any, x: np.ndarray) -> dict[str, np.ndarray]:
     l2 = l2.astype(np.float64).load_state_dict(block.state_dict())
     bare = local(x) - x  # the local branch without its input
 
-    def bend(x: np.ndarray, approximate: str = "none") -> np.ndarray:
+    def without_norm(x: np.ndarray, approximate: str = "none") -> np.ndarray:
         """Apply the MLP without its norm."""
         return mlp.fc2(ops.gelu(mlp.fc1(x), approximate))
 
-    def unhelped(x: np.ndarray) -> np.ndarray:
+    def without_query(x: np.ndarray) -> np.ndarray:
         """Apply the attention without adding the query back."""
         tokens, attn = np.ascontiguousarray(x.reshape(batch, channels, -1).swapaxes(1, 2)), block.attn
         context, _ = ops.efficient_additive_attention(attn.to_query(tokens), attn.to_key(tokens), attn.w_g)
@@ -263,10 +263,10 @@ def _mistaken_blocks(block: Any, x: np.ndarray) -> dict[str, np.ndarray]:
             mixed + one * jumbled
         ),
         "the tokens are reshaped to a map without swapping the axes back first.": end(mixed + one * half),
-        "the query is not added back between attn.proj and attn.final.": end(mixed + one * unhelped(mixed)),
-        "linear.norm1 is missing in front of the MLP.": whole + two * bend(whole),
+        "the query is not added back between attn.proj and attn.final.": end(mixed + one * without_query(mixed)),
+        "linear.norm1 is missing in front of the MLP.": whole + two * without_norm(whole),
         "the MLP's GELU is the approximate one, with tanh; leave out the argument.": (
-            whole + two * bend(mlp.norm1(whole), "tanh")
+            whole + two * without_norm(mlp.norm1(whole), "tanh")
         ),
         "the MLP lacks its GELU.": whole + two * mlp.fc2(mlp.fc1(mlp.norm1(whole))),
         "there is no norm before the attention.": end(mixed + one * attend(mlp.norm1(mixed))),

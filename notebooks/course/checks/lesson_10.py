@@ -72,7 +72,7 @@ def as_fast(answer: Callable[..., float]) -> None:
         for runs in (old, new):
             runs[:warm_up] *= generator.uniform(3, 5, warm_up)
             runs[generator.integers(warm_up, count)] *= 8
-        old, new = [float(ms) for ms in old], [float(ms) for ms in new]  # as a loop with a clock collects them
+        old, new = [float(ms) for ms in old], [float(ms) for ms in new]  # as a timing loop collects them
         a, b = old[warm_up:], new[warm_up:]
         expect_array(
             answer(old, new, warm_up),

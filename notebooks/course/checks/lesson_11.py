@@ -17,7 +17,7 @@ from ..exercises import Wrong
 Faults = dict[str, Callable[..., np.ndarray]]
 
 
-# --- The mystery ports. Whoever reads on is told the answers: find them with the report first.
+# --- The mystery ports. The answers follow: find them with the report first.
 
 
 def port(number: int) -> tuple[PreTrainedModel, np.ndarray, dict[str, np.ndarray]]:

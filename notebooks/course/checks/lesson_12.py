@@ -130,7 +130,7 @@ def first_fault(function: Function) -> None:
     rng = np.random.default_rng()
     names = ["stem", "stage.0", "stage.1", "stage.2", "norm", "head"]
     theirs = {name: 1000.0 * rng.standard_normal((3, 4)) for name in names}
-    theirs["stage.0"][0, 0] = 1e-9  # off by much of its own size, and by nothing of the layer's
+    theirs["stage.0"][0, 0] = 1e-9  # off by much of its own size, and by little of the layer's
     ours = {name: value + 1e-5 * rng.standard_normal((3, 4)) for name, value in theirs.items()}
     same = function(ours, theirs, 1e-6)
     expect(same is not Ellipsis, "first_fault gives nothing back yet; return a name, or None.")
@@ -169,7 +169,7 @@ def first_fault(function: Function) -> None:
 def blocked_sum(function: Function) -> None:
     rng = np.random.default_rng()
     for size, block in ((1000, 32), (997, 31), (64, 64), (5, 8)):
-        while True:  # numbers on which the likely mistakes give other bits
+        while True:  # numbers on which the likely mistakes change bits
             x = (rng.standard_normal(size) + 0.3).astype(np.float32)
             wanted = _in_blocks(x, block)
             one_by_one = _in_blocks(x, size)

@@ -11,7 +11,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     f"efficientformer-{n}_3rdparty_8xb128_in1k": Architecture(f"efficientformer-{n}", {"layer_norm_eps": 1e-5})
     for n in ("l1", "l3", "l7")
 }
-# Where its weights lie: the file, and how its SHA-256 begins.
+# The published weights: the file, and the beginning of its SHA-256.
 SERVER = "https://download.openmmlab.com/mmclassification/v0/efficientformer/"
 WEIGHTS: dict[str, tuple[str, str]] = {
     f"efficientformer-{n}_3rdparty_8xb128_in1k": (f"efficientformer-{n}_3rdparty_in1k_20220915-{digest}.pth", digest)

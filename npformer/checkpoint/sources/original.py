@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from . import rules
 from .rules import Architecture, Rule, Rules, apply, efficientformer_last_stage
 
-# SwiftFormer: the settings are those of the code and weights since July 2023. What was released before has the same
-# names and shapes, and needs attention_norm="ones".
+# SwiftFormer: the settings are those of the code and weights since July 2023. Earlier releases have the same names and
+# shapes, and need attention_norm="ones".
 ARCHITECTURES: dict[str, Architecture] = {
     **{
         f"efficientformer_{n}": Architecture(f"efficientformer-{n}", {"layer_norm_eps": 1e-5})

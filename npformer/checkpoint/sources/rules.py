@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ARRAYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")  # what layers hold
+ARRAYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")  # arrays of layers
 
 
 class Rule(NamedTuple):
@@ -147,7 +147,7 @@ def efficientnet_blocks(keys: list[str], block: str, mark: str, expanding: Rules
     )
 
 
-# What blocks hold besides their layer scales, which every source spells its own way.
+# Rules for blocks, except layer scales, which every source spells differently.
 META4D: Rules = (
     Rule(r"mlp\.fc([12])\.", r"mlp.convolution\1."),
     Rule(r"mlp\.norm1\.", "mlp.batchnorm_before."),

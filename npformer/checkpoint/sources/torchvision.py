@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .rules import Architecture, Rule, Rules, apply, efficientnet_blocks
 
-# B5 to B7 were taken over from weights made with TensorFlow: its eps stayed, its padding did not.
+# B5 to B7 were converted from weights trained with TensorFlow: its eps was kept, its padding was not.
 ARCHITECTURES: dict[str, Architecture] = {
     f"efficientnet_b{n}": Architecture(
         f"efficientnet-b{n}", {"batch_norm_eps": 1e-5 if n < 5 else 1e-3, "padding": "symmetric"}

@@ -17,7 +17,7 @@ from .rule import Absent, Rules
 
 __all__ = ["alternatives", "fitted", "misshapen"]
 
-# What is special to a place comes before what any layer of its kind may suffer.
+# Mistakes specific to a place come before those of any layer of its kind.
 CATALOGUE: tuple[Rules, ...] = (
     efficientformer.RULES, efficientnet.RULES, swiftformer.RULES, layers.RULES, convolution.RULES,
 )  # fmt: skip

@@ -42,7 +42,7 @@ def _along_channels(scale: Array, branch: Array) -> Array:
     return scale[:, None, None] if branch.ndim == 4 and scale.ndim == 1 else scale
 
 
-Reordering = tuple[str, str, Callable[[Array], Array]]  # key, text, what is done to the array
+Reordering = tuple[str, str, Callable[[Array], Array]]  # key, text, the change to the array
 
 
 def wrong_tokens(height: int, width: int, channels: int) -> Iterator[Reordering]:
@@ -135,7 +135,7 @@ def activation_added(site: Site, holder: Module) -> Iterator[Alternative]:
     for function in (own, ops.relu) if own is not ops.relu else (own,):
         if function is not ops.ACT2FN["linear"]:
             text = f"{function_name(function)} after the batch norm, where no activation belongs"
-            yield instead("act-added", text, lambda bend=function: bend(norm.forward(*site.inputs)))
+            yield instead("act-added", text, lambda act=function: act(norm.forward(*site.inputs)))
 
 
 def model_activation(site: Site) -> Function:

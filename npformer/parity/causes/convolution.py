@@ -30,7 +30,7 @@ def weights(site: Site, conv: Conv2d) -> Iterator[Alternative]:
 
     if conv.bias is not None:
         yield instead("conv-no-bias", "the convolution's bias left out", with_weight, weight, None)
-    if height == width > 1 and max(x.shape[2:]) > 1:  # around a single pixel there is nothing to turn
+    if height == width > 1 and max(x.shape[2:]) > 1:  # a kernel on a single pixel cannot be flipped
         text = "the kernel's height and width swapped"
         yield instead("conv-kernel-transposed", text, with_weight, weight.swapaxes(2, 3))
     if height * width > 1 and max(x.shape[2:]) > 1:
@@ -76,7 +76,7 @@ def padded_otherwise(x: Array, own: Pads, conv: Conv2d, *, fitting: bool) -> Ite
     right = count(own)
     for cause, pads, border in wrong_paddings(size, kernel, stride, own):
         if _holds(size, kernel, pads) and (count(pads) == right) == fitting:
-            # With as many pixels, only where the kernel begins and what it reaches of the border can differ.
+            # With as many pixels, only the kernel's start and the border pixels it covers can differ.
             moved = _before(pads) != _before(own)
             if moved or not fitting or (border != "constant" and _reaches_border(size, kernel, stride, own, right)):
                 yield instead(cause.key, cause.text, convolved, pads, border)
@@ -86,7 +86,7 @@ def wrong_paddings(size: Pair, kernel: Pair, stride: Pair, own: Pads) -> Iterato
     """Yield likely borders of a map of that size other than zeros as in `own`: cause, pads, NumPy's padding mode."""
     half_height, half_width = kernel[0] // 2, kernel[1] // 2
     symmetric = (half_height, half_height), (half_width, half_width)
-    whole = tuple(-(-n // s) * s for n, s in zip(size, stride, strict=True))  # what SAME is one-sided for
+    whole = tuple(-(-n // s) * s for n, s in zip(size, stride, strict=True))  # where SAME is one-sided
     one_sided = [ops.same_padding(n, kernel, stride) for n in (size, (whole[0], whole[1]))]
     candidates: list[tuple[str, str, Pads]] = [("pad-symmetric", "symmetric padding", symmetric)]
     candidates += [("pad-onesided", "one-sided (SAME) padding, more below and right,", pads) for pads in one_sided]
@@ -102,7 +102,7 @@ def wrong_paddings(size: Pair, kernel: Pair, stride: Pair, own: Pads) -> Iterato
             yield Cause(key, f"{name} {_shown(pads)} instead of {_shown(own)}"), pads, "constant"
     around = max(max(side) for side in own)
     for key, (border, text) in BORDERS.items():
-        # Mirrored or wrapped around, a map of one or two pixels is as if repeated or mirrored.
+        # Mirrored or wrapped, a map of one or two pixels equals a repeated or mirrored one.
         if around and max(size) >= {"edge": 1, "reflect": 2, "wrap": 3}[border]:
             yield Cause(key, text), own, border
 

@@ -98,7 +98,7 @@ def tokens_pooled(site: Site, model: Module) -> Iterator[Alternative]:
 
 # ---------------------------------------------------------------------------------------------- attention
 
-# How one long vector per token may be cut into the heads' queries, keys and values, given h, d and e:
+# Ways to split one vector per token into the heads' queries, keys and values, given h, d and e:
 # (B, N, h * (2d + e)) -> (B, h, N, d) twice and (B, h, N, e). The first is right.
 Cut = Callable[[Array, int, int, int], list[Array]]
 
@@ -153,7 +153,7 @@ def query_key_value(site: Site, attention: Attention) -> Iterator[Alternative]:
             yield instead(key, f"queries, keys and values {text}", cut_by, cut, part)
 
 
-# Which number of the table belongs to an offset of (dy, dx) tokens on a grid of side n; right is |dy| * n + |dx|.
+# Index into the table for an offset of (dy, dx) tokens on a grid of side n; right is |dy| * n + |dx|.
 INDICES: tuple[tuple[str, str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]], ...] = (
     ("bias-index-column-major", "|dx| * H + |dy|", lambda dy, dx, n: abs(dx) * n + abs(dy)),
     ("bias-index-wrong", "|dy| + |dx|", lambda dy, dx, n: abs(dy) + abs(dx)),

@@ -52,7 +52,7 @@ def convolution_after(padding_name: str, *, fitting: bool) -> Rule:
     def rule(site: Site, layer: EfficientNetEmbeddings | EfficientNetDepthwiseLayer) -> Iterator[Alternative]:
         module: EfficientNetPadding = getattr(layer, padding_name)
         conv: Any = site.module
-        if conv.stride == 1:  # which pads by itself
+        if conv.stride == 1:  # which pads its own input
             return
         x = _before_padding(site, module, f"{holder_name(site)}.{padding_name}")
         yield from padded_otherwise(x, module.pads(x.shape[2], x.shape[3]), conv, fitting=fitting)
@@ -67,7 +67,7 @@ def _before_padding(site: Site, module: EfficientNetPadding, name: str) -> Array
     except Absent:
         (around,) = site.inputs
         height, width = site.output.shape[2:]
-        # "tf-same-dynamic" pads odd pictures otherwise; but pictures for an EfficientNet have even sides.
+        # "tf-same-dynamic" pads odd pictures differently; but pictures for an EfficientNet have even sides.
         (top, bottom), (left, right) = module.pads(2 * height, 2 * width)
         return around[:, :, top : around.shape[2] - bottom, left : around.shape[3] - right]
 
@@ -78,10 +78,10 @@ def gate(site: Site, layer: EfficientNetSqueezeExciteLayer) -> Iterator[Alternat
     yield as_it_is("se-gate-missing", "squeeze-and-excitation left out: its input is passed on", x)
     yield instead("se-gate-added", "the gate added instead of multiplied", lambda: x + gate)
     yield instead("se-gate-residual", "the input added to its gated self", lambda: x + x * gate)
-    unbent, bend = beside(site, "depthwise_conv.depthwise_norm"), model_activation(site)
-    if bend not in HOMOGENEOUS:
+    unactivated, activation = beside(site, "depthwise_conv.depthwise_norm"), model_activation(site)
+    if activation not in HOMOGENEOUS:
         text = "gated before the activation, not after it"
-        yield instead("se-gate-before-activation", text, lambda: bend(unbent * gate))
+        yield instead("se-gate-before-activation", text, lambda: activation(unactivated * gate))
 
 
 def squeeze(site: Site, layer: EfficientNetSqueezeExciteLayer) -> Iterator[Alternative]:
@@ -90,9 +90,9 @@ def squeeze(site: Site, layer: EfficientNetSqueezeExciteLayer) -> Iterator[Alter
     if model_activation(site) is ops.ACT2FN["linear"]:
         return
     block = holder_name(site).rpartition(".")[0]
-    unbent = named(site, f"{block}.depthwise_conv.depthwise_norm")
+    unactivated = named(site, f"{block}.depthwise_conv.depthwise_norm")
     text = "the mean of the map before its activation, not after it"
-    yield instead("se-squeeze-before-activation", text, ops.adaptive_avg_pool2d, unbent, 1)
+    yield instead("se-squeeze-before-activation", text, ops.adaptive_avg_pool2d, unactivated, 1)
 
 
 def projection(site: Site, layer: EfficientNetFinalBlockLayer) -> Iterator[Alternative]:

@@ -16,7 +16,7 @@ from ..site import Alternative
 from .rule import instead
 
 CHANNEL_LETTERS = {"C": "channels", "D": "channels", "d": "channels of a head", "h": "heads"}
-LEAST_SIDE = 4  # of a map to speak of a shift: in smaller ones the border is most of it
+LEAST_SIDE = 4  # of a map, for a shift: smaller ones are mostly border
 NO_FACTOR = 1e-3  # a factor this close to 1 explains nothing
 
 
@@ -63,7 +63,7 @@ def nearest(ours: Array, theirs: Array) -> np.ndarray:
     """
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     distance = np.square(theirs).sum(1)[:, None] + np.square(ours).sum(1) - 2 * theirs @ ours.T
-    # The subtraction leaves as much of rounding; what is below that is no distance.
+    # The rounding error of the subtraction: anything below is no distance.
     distance[distance < 1e-12 * np.square(ours).sum(1).max()] = 0
     order = np.empty(len(ours), np.int64)
     for row in range(len(ours)):

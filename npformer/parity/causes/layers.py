@@ -13,7 +13,7 @@ from ...ops.window import pad2d
 from ..site import Alternative, Site
 from .rule import Absent, Rules, as_it_is, instead
 
-EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 0.0)  # the defaults of TensorFlow, of nobody, of PyTorch, of Flax, and none
+EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 0.0)  # TensorFlow's default, another, PyTorch's, Flax's, and none
 NEGLIGIBLE = 1e-9  # an eps that changes no digit of a variance of order one
 
 
@@ -43,7 +43,7 @@ def steep_leaky_relu(x: Array) -> Array:
 
 
 Function = Callable[[Array], Array]
-# Key, name, function. A function that is in ops.ACT2FN is taken from there: the module's own is known by identity.
+# Key, name, function. Functions in ops.ACT2FN are taken from there: the module's own is recognised by identity.
 FUNCTIONS: tuple[tuple[str, str, Function], ...] = (
     ("gelu-tanh", "GELU by its tanh approximation", ACT2FN["gelu_new"]),
     ("gelu-sigmoid", "GELU as x * sigmoid(1.702 x)", ACT2FN["quick_gelu"]),
@@ -62,7 +62,7 @@ FUNCTIONS: tuple[tuple[str, str, Function], ...] = (
     ("act-selu", "SELU", ACT2FN["selu"]),
     ("act-elu", "ELU", elu),
 )
-IDEMPOTENT = (ACT2FN["relu"], ACT2FN["relu6"], ACT2FN["linear"])  # twice is once
+IDEMPOTENT = (ACT2FN["relu"], ACT2FN["relu6"], ACT2FN["linear"])  # twice equals once
 
 
 def activation(site: Site, module: Activation) -> Iterator[Alternative]:

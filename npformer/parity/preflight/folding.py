@@ -17,7 +17,7 @@ from ...models.efficientformer import picture_side
 from ...nn import BatchNorm2d, Conv2d, Linear, Module, watch
 from ...picture import Array
 
-# Of the modules that own a layer scale: its name, and the layer whose result it multiplies.
+# For modules with a layer scale: its name, and the layer whose output it multiplies.
 SCALED = (
     ("layer_scale_2", "mlp.convolution2"),
     ("layer_scale_1", "token_mixer.projection"),
@@ -91,7 +91,7 @@ def neighbours(model: Module) -> dict[str, Neighbours]:
         for scale, layer in SCALED:
             if getattr(module, scale, None) is not None and prefix + layer in found:
                 found[prefix + layer] = found[prefix + layer]._replace(scale=prefix + scale)
-        for head in ("head", "dist_head"):  # SwiftFormer's: only a mean over pixels stands between them and the norm
+        for head in ("head", "dist_head"):  # SwiftFormer's: only a mean over pixels is between them and the norm
             if isinstance(getattr(module, "norm", None), BatchNorm2d) and prefix + head in found:
                 found[prefix + head] = Neighbours(before=f"{prefix}norm")
     return found
@@ -155,7 +155,7 @@ def solve_eps(folded: Folded, norm: Any, theirs: Array) -> float:
     flat, other = folded.weight.reshape(len(folded.weight), -1), theirs.reshape(len(theirs), -1)
     with np.errstate(all="ignore"):
         ratio = (flat * other).sum(1) / (flat * flat).sum(1)
-        # rows = scale * gamma / sqrt(var + eps): the unknown eps is in the ratio instead.
+        # rows = scale * gamma / sqrt(var + eps): the ratio contains the unknown eps.
         variance = (folded.rows / ratio) ** 2 * (norm.running_var.astype(np.float64) + norm.eps)
         eps = variance - norm.running_var
         eps = eps[np.isfinite(eps)]

@@ -20,8 +20,8 @@ from ..noise import DTYPES
 from ..report import Finding
 
 SYNSET = re.compile(r"n\d{8}")
-SHOWN = 4  # places at which two lists differ
-EVIDENCE = 20.0  # by how much (in powers of e) the logits must speak for an order that nothing else speaks for
+SHOWN = 4  # differing positions shown
+EVIDENCE = 20.0  # log-likelihood ratio that the logits must give for an order without other evidence
 
 
 def read_port_labels(path: str | Path) -> list[str]:
@@ -97,7 +97,7 @@ def check_logit_order(ours: Array, theirs: Array, dtype: str, labels: Sequence[s
     finite = np.isfinite(ours).all() and np.isfinite(theirs).all()
     if not finite or theirs.ndim != 2 or theirs.shape[0] != rows or number < 2:
         return None
-    # All roundings on the way add up in the logits: more than one unit, but far below the logits' own spread.
+    # All roundings accumulate in the logits: more than one unit, but far below the logits' own spread.
     spread = float(np.std(ours, axis=1).mean())
     tolerance = 32 * DTYPES[dtype][0] + 1e-4
 

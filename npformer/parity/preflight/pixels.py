@@ -25,11 +25,11 @@ from ..report import CauseFound, Finding
 from .resampling import Resampled, right_way, ways
 
 SAMPLE = 512  # pixels on which a candidate is tried first
-TIES = 2.0  # times the best candidate's error, within which another is as good
-ENOUGH = 0.25  # of the port's input that an arrangement must speak of
-FLOATS = 2.0**-22  # of the largest value: what a few roundings in float32 leave, whatever the port's dtype
-SMALLEST = {"float16": 2.0**-25}  # half the smallest step, where that is no question of exponents
-PARTIAL = ("input-shifted", "input-crop", "input-padded")  # arrangements that need not fill the port's input
+TIES = 2.0  # ratio to the best candidate's error within which another is as good
+ENOUGH = 0.25  # fraction of the port's input that an arrangement must cover
+FLOATS = 2.0**-22  # of the largest value: a few roundings in float32, whatever the port's dtype
+SMALLEST = {"float16": 2.0**-25}  # half the smallest step, where subnormals matter
+PARTIAL = ("input-shifted", "input-crop", "input-padded")  # arrangements that need not cover the port's input
 DATA_SETS = {
     "ImageNet": (IMAGENET_MEAN, IMAGENET_STD),
     "Inception": (HALVES, HALVES),
@@ -151,7 +151,7 @@ def _in_our_layout(ours: Array, theirs: Array) -> tuple[Array, str]:
     return theirs, ""
 
 
-# --- how pixels are made from levels ---------------------------------------------------------------------------------
+# --- from levels to pixels -------------------------------------------------------------------------------------------
 
 
 class Normalisation(NamedTuple):
@@ -227,7 +227,7 @@ def _preparations(how: Normalisation, channels: int) -> list[Preparation]:
         ("input-rescale-offset", f"{'no ' if o else ''}1 is subtracted after rescaling", f, -(1 - o)),
     ]
     known = "as it should be" if how.divisions == 1 else "only"
-    normalised: list[tuple[str, str, Array, Array]] = [  # factor and summand for what was rescaled
+    normalised: list[tuple[str, str, Array, Array]] = [  # factor and summand for the rescaled levels
         ("", "", 1 / s, -m / s),
         ("input-not-normalised", "mean and deviation are left out", one, zero),
         ("input-normalised-twice", "the pixels are normalised twice", 1 / s**2, -m / s**2 - m / s),
@@ -265,7 +265,7 @@ def _numbers(values: Iterable[float]) -> str:
     return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
 
 
-# --- how pixels may be in disorder -----------------------------------------------------------------------------------
+# --- rearrangements of pixels ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -521,10 +521,10 @@ class _Search:
         unit = self.unit if unit is None else unit
         shape = candidate.levels.shape
         places, source = self._places(candidate.arrangement, shape, theirs.size, sampled)
-        spoken = source >= 0
-        if spoken.mean() < ENOUGH:
+        covered = source >= 0
+        if covered.mean() < ENOUGH:
             return math.inf, math.inf
-        places, source = places[spoken], source[spoken]
+        places, source = places[covered], source[covered]
         if candidate.arranged_first:
             channel = places // math.prod(theirs.shape[2:]) % theirs.shape[1]
         else:
@@ -561,7 +561,7 @@ class _Search:
 
     def _best(self, held: list[tuple[float, Candidate]]) -> list[CauseFound]:
         """Return the candidates whose error is about the smallest, one for each key."""
-        # One that speaks of every pixel is worth more than one that leaves a border open.
+        # A candidate that covers every pixel is preferred to one that leaves a border open.
         held = [pair for pair in held if not pair[1].is_partial] or held
         held = sorted(held, key=lambda pair: pair[0])
         found: dict[str, CauseFound] = {}

@@ -12,7 +12,7 @@ import numpy as np
 from ...picture import Array
 from ..noise import DTYPES, round_to
 
-SAMPLE = 256  # numbers that are compared before all are
+SAMPLE = 256  # numbers compared before all are
 AXES = {4: "OIHW", 2: "OI"}
 
 
@@ -26,7 +26,7 @@ class Tolerance(NamedTuple):
 
 def close(ours: Array, theirs: Array, allowed: Tolerance, times: float = 2.0, terms: Array | None = None) -> bool:
     """Return whether arrays of one shape are equal up to rounding, of `terms` where they are larger than `ours`."""
-    if theirs.size > 4 * SAMPLE:  # most that differ do so at once
+    if theirs.size > 4 * SAMPLE:  # most differing arrays differ early
         some = np.unravel_index(np.random.default_rng(0).integers(0, theirs.size, SAMPLE), theirs.shape)
         if not _all_close(ours[some], theirs[some], allowed, times, None if terms is None else terms[some]):
             return False
@@ -49,7 +49,7 @@ def layouts(ours: Array, theirs: Array, allowed: Tolerance, times: float = 2.0) 
     exact = [order for order in orders if ours.transpose(order).shape == theirs.shape]
     found, known = [], dict[tuple[int, ...], bool]()
     for order in exact or orders:
-        long = tuple(axis for axis in order if ours.shape[axis] > 1)  # all that numbers depend on
+        long = tuple(axis for axis in order if ours.shape[axis] > 1)  # the order of numbers depends on these alone
         if long not in known:
             moved = ours.transpose(order)
             moved = moved if moved.shape == theirs.shape else moved.reshape(theirs.shape)

@@ -60,7 +60,7 @@ def _spelled(model: Module, port: Mapping[str, Array], ours: set[str]) -> Rename
         *path, leaf = re.split(r"[./]", re.sub(r":\d+$", "", text))
         names[key] = ".".join((*path, LEAVES.get(leaf, leaf)))
     config: Any = model.config  # type: ignore[attr-defined]
-    prefix = f"{config.model_type}."  # which bare models lack
+    prefix = f"{config.model_type}."  # which base models lack
     longer = {key: name if name in ours else prefix + name for key, name in names.items()}
     shorter = {key: name.removeprefix(prefix) for key, name in names.items()}
     readings = [_read(reading, port, ours, "") for reading in (names, longer, shorter)]
@@ -71,7 +71,7 @@ def _sources(model: Module, port: Mapping[str, Array], ours: set[str]) -> list[R
     """Match by the names of other libraries, as far as they are known."""
     config: Any = model.config  # type: ignore[attr-defined]
     family = config.model_type
-    missing = "" if hasattr(model, family) else f"{family}."  # what a bare model's names lack
+    missing = "" if hasattr(model, family) else f"{family}."  # the prefix that a base model's names lack
     readings = []
     for source, known in SOURCES.items():
         plain = {key.removeprefix("module."): key for key in port}

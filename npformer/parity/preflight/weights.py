@@ -18,10 +18,10 @@ from .folding import TWO_HEADS, Folded, Neighbours, fold, foldings, neighbours, 
 from .relating import Tolerance, change, close, layout_name, layouts, reshapes
 from .renaming import rename
 
-FOLDED = 6.0  # units of rounding: a folded weight comes of a few operations
+FOLDED = 6.0  # units of rounding: a folded weight results from a few operations
 USUAL_EPS = (1e-3, 1e-5, 1e-6, 1e-12, 0.0)
 SAMPLE = slice(0, 2)  # filters that are folded first
-IDLE = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}  # of a batch norm that does nothing
+IDLE = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}  # of a batch norm without effect
 
 
 def check_weights(model: Module, port_weights: Mapping[str, Array], dtype: str) -> list[Finding]:
@@ -56,7 +56,7 @@ class _Fold(NamedTuple):
 class _Check:
     def __init__(self, model: Module, port: Mapping[str, Array], dtype: str) -> None:
         unit, largest = DTYPES[dtype]
-        # Weights come from float32 files, whatever the port computes in.
+        # Weights come from float32 files, whatever the port's dtype.
         self.allowed = Tolerance(max(unit, 2.0**-24), 2.0**-24 if dtype == "float16" else 2.0**-126, largest)
         self.model = model
         self.modules = dict(model.named_modules())
@@ -65,12 +65,12 @@ class _Check:
         self.derived = {name: getattr(m, a) for name, m, a in slots if a in m.derived}
         self.renamed = rename(model, port)
         self.port = port
-        counters = {name for name, m, a in slots if a in m.optional}  # and tables: whatever they hold
+        counters = {name for name, m, a in slots if a in m.optional}  # and tables: their values are ignored
         self.theirs = {name: _wide(array) for name, array in self.renamed.arrays.items() if name not in counters}
         self.around = neighbours(model)
         self.told: dict[tuple[bool, str], list[str]] = {}
         self.orders: dict[str, list[tuple[int, ...]]] = {}
-        self.understood: set[str] = set()  # ours, whether there or not
+        self.understood: set[str] = set()  # names of ours, present or not
         self.absorbed: set[str] = set()  # batch norms and layer scales
         self.counts: Counter[str] = Counter()
 
@@ -215,20 +215,20 @@ class _Check:
         """Accept folded modules that are missing or idle; remark on those that still have their numbers."""
         for absorbed in sorted(self.absorbed):
             names = [absorbed] if absorbed in self.ours else [f"{absorbed}.{kind}" for kind in IDLE]
-            there = [name for name in names if name in self.theirs]
-            if there and all(name in self.understood for name in there):
+            present = [name for name in names if name in self.theirs]
+            if present and all(name in self.understood for name in present):
                 text = (
                     "are folded into the layers beside them and there all the same: applied as well, they count twice"
                 )
                 self._tell(False, text, absorbed)
-            for name in there:
+            for name in present:
                 idle = IDLE.get(name.rpartition(".")[2], 1.0)
-                # With var 1 - eps or 1 the norm does nothing.
+                # With var 1 - eps or 1 the norm has no effect.
                 if name not in self.understood and np.allclose(self.theirs[name], idle, rtol=0, atol=2e-3):
                     self.understood.add(name)
-            self.understood |= set(names) - set(there)
+            self.understood |= set(names) - set(present)
 
-    # --- what is left
+    # --- remaining weights
 
     def _different(self) -> None:
         """Describe the change in weights that are not ours."""
@@ -236,7 +236,7 @@ class _Check:
             if name in self.understood:
                 continue
             if name not in self.ours:
-                if np.any(theirs):  # a bias of zeros does nothing
+                if np.any(theirs):  # a bias of zeros has no effect
                     self._tell(True, "that our layers do not have", name)
                 continue
             ours = _wide(self.ours[name])
@@ -348,7 +348,7 @@ class _Check:
             for name in names:
                 if order not in self.orders[name]:
                     laid = layout_name(self.orders[name][0])
-                    # Where the shape itself shows another order, nobody reads it wrongly unawares.
+                    # Where the shape itself shows another order, it cannot be misread silently.
                     hidden = reshapes(tuple(self.ours[name].shape[axis] for axis in order), self.theirs[name].shape)
                     more = f", unlike the others of {layout_name(order)}" if hidden else ""
                     self._tell(hidden, f"laid out as {laid}{more}", name)
@@ -358,10 +358,10 @@ class _Check:
     def _usual_order(self, names: list[str]) -> tuple[int, ...]:
         """Return the order of axes that most weights of a kind have."""
         plain = tuple(range(self.ours[names[0]].ndim))
-        # A square weight has the same shape however it lies: the others decide, where there are any.
-        telling = [name for name in names if self.ours[name].shape[0] != self.ours[name].shape[1]]
-        votes = Counter(order for name in telling or names for order in self.orders[name])
-        # No library keeps the width of a kernel before its height.
+        # A square weight has the same shape in any order: the others decide, if there are any.
+        decisive = [name for name in names if self.ours[name].shape[0] != self.ours[name].shape[1]]
+        votes = Counter(order for name in decisive or names for order in self.orders[name])
+        # No library stores the width of a kernel before its height.
         usual = {order: number for order, number in votes.items() if len(order) < 4 or order.index(2) < order.index(3)}
         most = max(usual.values(), default=0)
         return plain if usual.get(plain, 0) == most else next(o for o, number in usual.items() if number == most)
