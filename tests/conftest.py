@@ -1,4 +1,4 @@
-"""What all tests share: one thread each where they share the cores, and the parts of the exhaustive run."""
+"""Settings for all tests: one thread each where they share the cores, and the parts of the exhaustive run."""
 
 import os
 import zlib
@@ -11,7 +11,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy is imported, which reads
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--part", metavar="K/N", help="run the Kth of N parts of the chosen tests, K from 1 to N, parted by their names"
+        "--part",
+        metavar="K/N",
+        help="run the Kth of N parts of the chosen tests, K from 1 to N, parted by their names",
     )
 
 

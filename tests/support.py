@@ -39,7 +39,7 @@ class Case:
     shape: tuple[int, int, int, int]
     settings: dict[str, Any] = field(default_factory=dict)
     # How many sets of weights the float32 comparison draws. One squeezed vector is a handful of numbers, too few to
-    # tell one rounding error from another; the layers of small models are judged over several draws.
+    # distinguish one rounding error from another; the layers of small models are judged over several draws.
     draws: int = 1
 
     @property
@@ -261,12 +261,12 @@ def fill(model: Any, dtype: Any, draw: int = 0) -> Any:
 
 
 def sample_positions(name: str, size: int) -> np.ndarray:
-    """Which elements of a flattened value the golden file keeps."""
+    """Return the positions of a flattened value that the golden file keeps."""
     return np.random.default_rng(zlib.crc32(name.encode())).integers(0, size, SAMPLES)
 
 
 def digest(name: str, value: np.ndarray) -> dict[str, Any]:
-    """What a golden file keeps of one value."""
+    """Return the record of one value in a golden file."""
     return {
         "shape": list(value.shape),
         "mean": _digits(value.mean()),

@@ -1,4 +1,4 @@
-"""Which cases of a sweep belong to the default run, and which to the exhaustive one."""
+"""The split of a sweep's cases between the default run and the exhaustive one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 def sweep(cases: Iterable[Any], default: Collection[Any] | Callable[[Any], bool]) -> list[Any]:
     """Return the cases as parameters of `pytest.mark.parametrize`, all but the `default` ones marked `exhaustive`.
 
-    `default` holds one representative of each kind, or tells of a case whether it is one. A tuple among the cases is
-    the values of several arguments.
+    `default` holds one representative of each kind, or decides for a case whether it is one. A tuple among the cases
+    is the values of several arguments.
     """
     cases = list(cases)
     chosen = default if callable(default) else default.__contains__

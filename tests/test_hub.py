@@ -76,7 +76,7 @@ class Hub:
         return commit
 
     def asked_for(self, method: str) -> list[str]:
-        """The names of the files that were asked for, in order, each once."""
+        """Return the names of the requested files, in order, each once."""
         found = [
             path.rsplit("/", 1)[-1] for kind, path in (line.split(" ", 1) for line in self.requests) if kind == method
         ]
@@ -84,7 +84,7 @@ class Hub:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET and HEAD of /owner/name/resolve/revision/file, and of /large/..., where large files lie."""
+    """Handler of GET and HEAD of /owner/name/resolve/revision/file, and of /large/..., for large files."""
 
     protocol_version = "HTTP/1.1"
     hub: Hub
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token == "expired":
             return self.refuse(401, "", "Invalid credentials in Authorization header")
-        if repository is None:  # strangers are not told which repositories there are
+        if repository is None:  # the hub hides which repositories exist
             return self.refuse(404 if token else 401, "RepoNotFound", "Repository not found")
         if repository.gated and token != repository.token:
             return self.refuse(403 if token else 401, "GatedRepo", f"Access to model {repo} is restricted.\nAsk.")
@@ -202,13 +202,13 @@ for call in json.loads(sys.argv[1]):
 
 @dataclass
 class Client:
-    """Runs `download` in a process of its own."""
+    """Runner of `download` in a process of its own."""
 
     home: Path
     hub: Hub
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Ours, but for what steers the client and its way to the network."""
+        """Return our environment without the variables that steer the client and its network."""
         steering = ("HF_", "HUGGING", "XDG_CACHE", "TRANSFORMERS_")
         kept = {
             name: value
@@ -223,7 +223,7 @@ class Client:
         }  # fmt: skip
 
     def calls(self, *calls: dict[str, Any], **environment: str) -> list[tuple[str, str]]:
-        """What each call ended in: "directory" and the path, or an error's name and text."""
+        """Return the outcome of each call: "directory" and the path, or an error's name and text."""
         run = subprocess.run(
             [sys.executable, "-c", CALLS, json.dumps(calls)],
             env=self.environment(**environment), capture_output=True, text=True, timeout=120,
@@ -232,14 +232,14 @@ class Client:
         return [tuple(json.loads(line)) for line in run.stdout.splitlines()]
 
     def directory(self, repo: str = REPO, environment: Mapping[str, str] | None = None, **options: Any) -> Path:
-        """Where a call that succeeds puts the files."""
+        """Return the directory of the files of a successful call."""
         [(kind, text)] = self.calls({"repo_id": repo, **options}, **(environment or {}))
         assert kind == "directory", text
         assert Path(text).is_relative_to(self.home)
         return Path(text)
 
     def error(self, repo: str = REPO, environment: Mapping[str, str] | None = None, **options: Any) -> tuple[str, str]:
-        """The kind and the sentence of a call that fails."""
+        """Return the kind and the sentence of a failing call."""
         [(kind, text)] = self.calls({"repo_id": repo, **options}, **(environment or {}))
         assert kind != "directory", f"fetched {text}"
         assert "\n" not in text
@@ -279,7 +279,7 @@ def test_the_cache_answers_without_network_and_offline(hub: Hub, client: Client)
     hub.requests.clear()
     assert client.directory(environment={"HF_HUB_OFFLINE": "1"}) == directory
     assert hub.requests == []
-    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}  # a port where nobody listens
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}  # a port without a listener
     assert client.directory(environment=nowhere) == directory
     assert contents(directory) == MODEL_FILES
 

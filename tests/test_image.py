@@ -202,7 +202,7 @@ def test_output_layouts() -> None:
 
 
 def test_input_layout_can_be_said() -> None:
-    """A picture three pixels high is read sideways unless told."""
+    """A picture three pixels high is read sideways unless the layout is given."""
     image = noise(3, 7, 3)
     processor = EfficientFormerImageProcessor(**PLAIN_EF)
     out = processor(image, input_data_format="channels_last").pixel_values[0]
@@ -296,7 +296,7 @@ REFUSED: list[tuple[dict[str, Any], Any, type[Exception], str]] = [
     ({}, Image.new("P", (4, 5)), ValueError, r"mode 'P'.*convert\(\"RGB\"\)"),
     ({}, [GOOD, Image.new("I;16", (4, 5))], ValueError, r"images\[1\] \(a Pillow picture of mode 'I;16'\)"),
     ({}, Image.new("RGBA", (4, 5)), ValueError, r"shape \(5, 4, 4\), where neither"),
-    ({}, [GOOD, GOOD.T], ValueError, r"images\[1\]: the picture has 8 channels"),  # the first tells the layout
+    ({}, [GOOD, GOOD.T], ValueError, r"images\[1\]: the picture has 8 channels"),  # the first decides the layout
     ({}, np.zeros(3), ValueError, "images has 1 axes"),
     ({}, np.zeros((1, 1, 3, 4, 5)), ValueError, "images has 5 axes"),
     ({}, [], ValueError, "images is empty"),

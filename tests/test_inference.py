@@ -222,7 +222,7 @@ def test_a_model_without_a_directory_gets_imagenets_processor_at_its_size(class_
 
 
 def wanted_filter(family: str) -> Image.Resampling:
-    """What each family's page gives as its default."""
+    """Return the default filter in each family's page."""
     filters = {
         "EfficientFormer": Image.Resampling.BICUBIC,
         "EfficientNet": Image.Resampling.NEAREST,

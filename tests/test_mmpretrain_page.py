@@ -1,4 +1,4 @@
-"""Every example of mmpretrain's page of EfficientFormer, run as text, with weights that a server here hands out.
+"""Every example of mmpretrain's page of EfficientFormer, run as text, with weights from a local server.
 
 The snippets are those of the page, line for line; `translate` makes the only changes there are. The weights are
 random, of L1's size, by mmpretrain's names and in its file: a PyTorch archive of `meta` and `state_dict`.
@@ -67,7 +67,7 @@ TABLE = {
     "efficientformer-l3_3rdparty_8xb128_in1k": (31.41, 3.74, LINK.format("l3", "466793d6.pth")),
     "efficientformer-l7_3rdparty_8xb128_in1k": (82.23, 10.16, LINK.format("l7", "185e30af.pth")),
 }
-SERVER, WEIGHTS = mmpretrain.SERVER, dict(mmpretrain.WEIGHTS)  # as they are, before anything stands in
+SERVER, WEIGHTS = mmpretrain.SERVER, dict(mmpretrain.WEIGHTS)  # the originals, before any stand-in
 KINDS = {np.dtype("float32"): "Float", np.dtype("int64"): "Long"}
 PICTURES = 6
 SILENCE = 1.0  # seconds, more than a client here waits
@@ -84,7 +84,7 @@ def translate(code: str) -> str:
 
 @dataclass
 class Server:
-    """What it has, what it was asked for, and how it misbehaves."""
+    """A stub server: its files, the requests it got, and its misbehaviour."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
@@ -137,7 +137,7 @@ def running(state: Server) -> Any:
 
 
 def stand_in(patch: pytest.MonkeyPatch, state: Server, files: Mapping[str, bytes], home: Path) -> None:
-    """Let the server have these files, by model, in mmpretrain's place, and keep what is fetched in `home`."""
+    """Serve these files, by model, in mmpretrain's place, and cache downloads in `home`."""
     folder = LINK.split("openmmlab.com")[1].rpartition("/")[0] + "/"
     patch.setattr(mmpretrain, "SERVER", state.url + folder)
     for model, content in files.items():
@@ -299,7 +299,7 @@ def test_the_server_is_asked_once(
     first = get_model(NAME, pretrained=True)
     asked = published.server.requests
     assert asked == [TABLE[NAME][2].removeprefix("https://download.openmmlab.com")]
-    monkeypatch.setattr(mmpretrain, "SERVER", "http://127.0.0.1:9/")  # where nobody listens
+    monkeypatch.setattr(mmpretrain, "SERVER", "http://127.0.0.1:9/")  # a port without a listener
     second = get_model(NAME, pretrained=True)
     inference_model(NAME, folder[0] / "picture 0.png")
     AutoImageProcessor.from_pretrained(NAME)
@@ -331,7 +331,7 @@ def test_what_is_kept_is_a_model_directory(published: Published) -> None:
 
 
 def test_other_sizes_and_speed(published: Published) -> None:
-    """What else `get_model` does goes with mmpretrain's names too."""
+    """The other options of `get_model` work with mmpretrain's names too."""
     model = get_model(NAME, pretrained=True, image_size=160)
     assert (model.config.resolution, model.config.image_size) == (5, 160)
     fast = get_model(NAME, pretrained=True, fused=True)
@@ -348,7 +348,7 @@ def test_other_sizes_and_speed(published: Published) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """One that has something, but no weights, under every name."""
+    """Yield a server that answers every name with something other than weights."""
     state = Server()
     with running(state) as state.url:
         stand_in(monkeypatch, state, dict.fromkeys(TABLE, b"no weights" * 100_000), tmp_path / "cache")
@@ -384,7 +384,7 @@ def test_what_cannot_be_fetched_leaves_nothing(how: str, server: Server, tmp_pat
 
 
 def test_all_is_there_when_as_much_came_as_was_said(server: Server, tmp_path: Path) -> None:
-    """Whatever the server does then: here it says nothing more, and does not hang up."""
+    """The download is complete at the announced size, even if the server then stays silent without closing."""
     server.misbehaviour = "falls silent"
     [(path, content)] = [(p, c) for p, c in server.files.items() if "-l1_" in p]
     assert download(server.url + path, tmp_path / "file", hashlib.sha256(content).hexdigest()).read_bytes() == content
@@ -460,7 +460,7 @@ def test_a_server_need_not_say_how_long_a_file_is(server: Server, tmp_path: Path
     target = tmp_path / "folder" / "file.pth"
     assert download(server.url + path, target, hashlib.sha256(content).hexdigest()[:8]) == target
     assert target.read_bytes() == content
-    download("http://127.0.0.1:9/", target, "0" * 8)  # it is there: nobody is asked
+    download("http://127.0.0.1:9/", target, "0" * 8)  # it exists: no request is made
     assert kept(tmp_path) == ["folder/file.pth"]
 
 

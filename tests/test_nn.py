@@ -1,4 +1,4 @@
-"""Modules by themselves: names, state dicts, copies in another dtype, and the tap through which all else looks in."""
+"""Modules by themselves: names, state dicts, copies in another dtype, and the tap for observers."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_adaptive_pooling_layers_on_numbers_worked_by_hand() -> None:
 
 
 class Digit(Module):
-    """Appends a digit: 10 x + digit, which tells the order of the calls."""
+    """Layer that appends a digit: 10 x + digit, which shows the order of the calls."""
 
     def __init__(self, digit: int) -> None:
         self.digit = np.full(1, digit, F32)

@@ -1,4 +1,4 @@
-"""timm's config.json. Whether pictures come out as timm's do is for tests/live/test_timm_config.py to say."""
+"""timm's config.json; tests/live/test_timm_config.py compares the pictures with timm's."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_means_of_the_wrong_type_are_refused() -> None:
 
 
 def rows_kept(length: int, wanted: int) -> list[int]:
-    """Which rows of a picture a crop keeps, counted from 1; 0 stands for a row of padding."""
+    """Return the rows of a picture that a crop keeps, counted from 1; 0 is a row of padding."""
     picture = np.broadcast_to(np.arange(1, length + 1, dtype=np.uint8)[None, :, None], (3, length, wanted))
     processor = TimmImageProcessor(do_resize=False, do_rescale=False, do_normalize=False, crop_size=(wanted, wanted))
     cropped = processor(picture, return_tensors="np", input_data_format="channels_first")["pixel_values"][0]

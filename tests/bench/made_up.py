@@ -13,7 +13,7 @@ PROFILE = {"runs": 100, "seconds": 8.0, "kinds": KINDS}  # 80 ms a run, of which
 
 
 def result(model="efficientformer-l1", batch=1, **rivals):
-    """One model and batch. Our rounds take 10, 20 and 40 ms; those of rivals what is given."""
+    """Return a result for one model and batch size: our rounds take 10, 20 and 40 ms; those of rivals are as given."""
     rounds = {"npformer": [10.0, 20.0, 40.0], **rivals}
     timings = {name: Timing([[ms, ms, ms] for ms in each], 123.4) for name, each in rounds.items()}
     return Result(model, batch, 224, timings, break_down([PROFILE], threads=2))

@@ -27,7 +27,7 @@ def run(capsys, monkeypatch):
 
 @pytest.fixture
 def untimed(monkeypatch):
-    """Nothing may be measured."""
+    """Fail if anything is measured."""
 
     def forbidden(*arguments):
         raise AssertionError("measured before the refusal")
@@ -149,7 +149,7 @@ def test_what_is_no_number_is_refused_by_the_parser(run, option):
 
 @pytest.fixture
 def without(monkeypatch):
-    """Pretends that some packages are not installed, and that all others are."""
+    """Pretend that some packages are not installed, and that all others are."""
 
     def hide(*packages):
         present = importlib.util.find_spec("json")

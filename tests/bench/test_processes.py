@@ -1,4 +1,4 @@
-"""What runs in a process of its own: asking it, its clock, its memory, and the machine's peaks."""
+"""The jobs in processes of their own: requests, the clock, memory, and the machine's peaks."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Turns, ratios and the check of the answers, on workers that are made up."""
+"""Rounds, ratios and the check of the logits, on stubbed workers."""
 
 import math
 from pathlib import Path
@@ -18,7 +18,7 @@ SUBJECT = Subject("some-model", Path("weights"), 3, 64)
 
 @pytest.fixture
 def workers(monkeypatch):
-    """Stands in for the processes: each answers with its next time; logits are as given."""
+    """Stub of the processes: each answers with its next time; logits are as given."""
 
     class Workers:
         def __init__(self):

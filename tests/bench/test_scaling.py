@@ -1,4 +1,4 @@
-"""Growth: fits on numbers whose law is known, and what is asked of the workers."""
+"""Growth: fits on numbers of known law, and the requests to the workers."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_a_curve_tells_how_it_grows():
 
 @pytest.fixture
 def growth(monkeypatch):
-    """Measured on workers whose time is 2 ms a picture and 0.01 ms a token; attention's is its tokens squared."""
+    """Return the growth on stub workers of 2 ms a picture, 0.01 ms a token; attention's is its tokens squared."""
     jobs = []
 
     def run(job, name):

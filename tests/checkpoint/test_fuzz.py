@@ -98,7 +98,7 @@ def spliced(rng: random.Random) -> bytes:
 
 
 def renumbered(rng: random.Random) -> bytes:
-    """A field of 2, 4 or 8 bytes, somewhere, becomes a number of note."""
+    """Set a field of 2, 4 or 8 bytes at a random position to a boundary value."""
     content = bytearray(rng.choice(FILES))
     width = rng.choice([2, 4, 8])
     at = rng.randrange(len(content) - width)
@@ -130,7 +130,7 @@ def reprogrammed(rng: random.Random) -> bytes:
 
 
 def rearchived(rng: random.Random) -> bytes:
-    """A sound pickle in an archive with one field that lies."""
+    """Return a sound pickle in an archive with one wrong field."""
     members = [
         Member("f/data.pkl", pickled(rng.choice(BODIES))),
         *(Member(f"f/data/{k}", v) for k, v in STORAGES.items()),
@@ -157,7 +157,7 @@ MUTATORS: list[Callable[[random.Random], bytes]] = [
 
 
 def assert_clean(content: bytes, path: Path) -> bool:
-    """Reading succeeds within the file, or fails in one sentence with the file's name; whether it succeeded."""
+    """Check that reading stays within the file, or fails in one sentence with its name; return its success."""
     path.unlink(missing_ok=True)  # never write into a file that is still mapped
     path.write_bytes(content)
     try:

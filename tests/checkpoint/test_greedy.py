@@ -1,4 +1,4 @@
-"""Files that want all the time and memory there is: they get 5 s, and three times their size + 64 MB."""
+"""Files that would exhaust time or memory: the limits are 5 s, and three times their size + 64 MB."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from tests.checkpoint.watch import assert_refused
 
 
 def fire(*arguments: Any) -> None:
-    """What some of these files want to be called."""
+    """Function that some of these files try to call."""
     raise SystemExit("a file of weights ran code")
 
 

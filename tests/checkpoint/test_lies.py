@@ -1,4 +1,4 @@
-"""Tensors, archives and old files whose numbers lie: sizes, offsets, strides, counts, names."""
+"""Tensors, archives and old files with wrong numbers: sizes, offsets, strides, counts, names."""
 
 from __future__ import annotations
 

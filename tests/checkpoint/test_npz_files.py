@@ -105,7 +105,7 @@ def assert_refused(path: Path, match: str | None = None) -> None:
 
 
 class Spy:
-    """Unpickling it would leave a mark."""
+    """An object whose unpickling would leave a trace."""
 
     ran = False
 

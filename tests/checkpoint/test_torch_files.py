@@ -1,4 +1,4 @@
-"""PyTorch's weight files, written by hand: what is read, what is seen through, and what is said about it."""
+"""PyTorch's weight files, written by hand: the arrays, the wrappers removed, and the notes about them."""
 
 from __future__ import annotations
 

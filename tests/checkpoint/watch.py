@@ -1,4 +1,4 @@
-"""Reading a file while Python itself reports whatever that makes it do."""
+"""Reading a file under Python's audit hook, which reports every import, open and call."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ sys.addaudithook(_hook)  # there is no taking it away, hence the flag
 
 
 def read(content: bytes, path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file with that content. Nothing but the file may have been opened, and nothing run."""
+    """Return the arrays of a file with that content; fail if anything but the file is opened, or anything is run."""
     global _watching
     warm_up()
     (path / "file").unlink(missing_ok=True)  # never write into a file that is still mapped
@@ -51,14 +51,14 @@ def read(content: bytes, path: Path) -> dict[str, np.ndarray]:
 
 @cache
 def warm_up() -> None:
-    """What NumPy imports on first use is imported now."""
+    """Import now what NumPy imports on first use."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "file").write_bytes(zipped(STATE))
         read_torch(Path(folder) / "file")
 
 
 def assert_refused(content: bytes, path: Path) -> str:
-    """Reading must end soon, in one short sentence that names the file."""
+    """Check that reading ends soon, in one short sentence that names the file."""
     start = time.process_time()
     with pytest.raises(CheckpointError, match=r"/file\b") as error:
         read(content, path)

@@ -51,7 +51,7 @@ class Deadly(DataSet):
 
 
 class Slow(Deadly):
-    """Pictures that take their time, and note down which process opens them."""
+    """Pictures that are slow to open, and record which process opens them."""
 
     def load(self, key):
         time.sleep(0.01)

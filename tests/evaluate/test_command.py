@@ -176,7 +176,7 @@ def test_broken_pictures_are_reported_counted_and_never_fatal(tmp_path):
 
 
 def thousand(root):
-    """A thousand pictures, some of them odd; returns the fifty that nobody can read."""
+    """Write a thousand pictures, some of them malformed; return the fifty that are unreadable."""
     broken = set()
     for number in range(1000):
         path = root / f"folder-{number % 7}" / f"{number:03}.png"

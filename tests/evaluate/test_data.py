@@ -1,4 +1,4 @@
-"""Every kind of data set lists its pictures once, in one order, and opens them; what is none is refused."""
+"""Every kind of data set lists its pictures once, in one order, and opens them; anything else is refused."""
 
 import gzip
 import pickle

@@ -1,4 +1,4 @@
-"""What is in a results file stays there, and counts once."""
+"""Records in a results file are kept, and count once."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every picture is counted exactly once, whatever becomes of the workers."""
+"""Every picture is counted exactly once, whatever happens to the workers."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def lines(path):
 
 @pytest.fixture
 def undisturbed(tmp_path):
-    """What a run of one worker, left alone, writes about a data set."""
+    """Return the results of an undisturbed run of one worker on a data set."""
 
     def run(data):
         evaluate(MODEL, data, output=tmp_path / "undisturbed.jsonl", batch=8)
@@ -44,7 +44,7 @@ def undisturbed(tmp_path):
 
 
 def close(one, other):
-    """Whether two results are the same but for the last digits, which depend on who shared a matrix product."""
+    """Return whether two results are equal up to the last digits, which depend on the batch of a matrix product."""
     assert one.keys() == other.keys()
     for number, record in one.items():
         assert record["label"] == other[number]["label"]
@@ -54,7 +54,7 @@ def close(one, other):
 
 
 class Losing(Executor):
-    """Does the work at once, but breaks for good whenever `breaks` says so of a share's numbers."""
+    """Executor that runs the work at once, but breaks permanently when `breaks` is true of a share's numbers."""
 
     def __init__(self, breaks, began):
         self.breaks, self.broken, self.began = breaks, False, began
@@ -169,7 +169,7 @@ def test_worker_processes_killed_by_a_picture(tmp_path, undisturbed):
 
 @contextmanager
 def one_worker_killed(notes):
-    """Meanwhile the first worker that leaves a note of itself is killed."""
+    """Kill the first worker that announces itself, within the block."""
     killed = []
 
     def kill_one():

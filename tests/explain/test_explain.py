@@ -1,4 +1,4 @@
-"""`npformer explain`: what it shows is what the model computes, and the page stands alone."""
+"""`npformer explain`: it shows the values that the model computes, and the page is self-contained."""
 
 from html.parser import HTMLParser
 

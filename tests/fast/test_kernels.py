@@ -1,4 +1,4 @@
-"""The fast kernels equal the readable ops; small errors of the kind one makes here do not pass."""
+"""The fast kernels equal the readable ops; typical small errors are caught."""
 
 import itertools
 
@@ -26,7 +26,7 @@ def assert_close(actual, expected, dtype=np.float64):
 
 
 def ours(name, x):
-    """What a fast activation makes of x, with both of its factors put back."""
+    """Return a fast activation of x, with both of its factors applied."""
     act = kernels.activation(ACT2FN[name])
     out = np.empty_like(x)
     act.apply((x * act.scale_in).astype(x.dtype), out)

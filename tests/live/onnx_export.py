@@ -9,7 +9,7 @@ import torch
 
 
 class Logits(torch.nn.Module):
-    """The exporter wants a function from tensors to tensors."""
+    """The model reduced to a function from tensors to tensors, which the exporter needs."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The shipped models in PyTorch, and what both sides see of them."""
+"""The shipped models in PyTorch, and the input of both sides."""
 
 from __future__ import annotations
 

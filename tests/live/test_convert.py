@@ -40,7 +40,7 @@ ROWS: list[str] = []
 
 
 def their_model(source: str, name: str) -> Any:
-    """The network as its source has it, or, of the authors' own repositories, mmpretrain and lukemelas, its equal."""
+    """Return the source's own network, or its equal, for the authors' repositories, mmpretrain and lukemelas."""
     variant = SOURCES[source].architectures[name].variant
     if source == "torchvision":
         return getattr(torchvision.models, name)()
@@ -55,12 +55,12 @@ def their_model(source: str, name: str) -> Any:
 
 
 def equals_name(source: str) -> str:
-    """Whose names `their_model` has."""
+    """Return the source of the names that `their_model` has."""
     return {"original": "timm", "mmpretrain": "timm", "lukemelas": "transformers"}.get(source, source)
 
 
 def save(source: str, state: dict[str, Any], path: Path) -> None:
-    """As that source's files are: bare, wrapped, before PyTorch 1.6."""
+    """Save as that source does: bare, wrapped, or in the format before PyTorch 1.6."""
     wrapped: Any = state
     if source == "original":
         wrapped = {"model": state, "args": argparse.Namespace(model="l1", lr=0.001), "epoch": 299}

@@ -184,7 +184,7 @@ def assert_same(ours: Any, theirs: Any) -> bool:
 
 
 def differs_on_purpose(images: Any, arguments: dict[str, Any], theirs: Any) -> bool:
-    """Tell the cases that the docstring of npformer.image names, where transformers returns something odd."""
+    """Return whether a case is among those of the docstring of npformer.image, where we deliberately differ."""
     grey = any(np.asarray(item).ndim == 2 for item in (images if isinstance(images, (list, tuple)) else [images]))
     wrong = any(isinstance(value, (str, dict)) for name, value in arguments.items() if name in NUMERIC)
     odd = not isinstance(theirs, Exception) and any(out.dtype == object for out in theirs)  # ragged, channels last

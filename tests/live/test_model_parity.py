@@ -11,7 +11,7 @@ from npformer.assets import shipped_models  # noqa: E402
 from tests.live import oracle, shipped  # noqa: E402
 from tests.support import CASES, TOLERANCE, fill, pixel_values  # noqa: E402
 
-FLOOR = 1e-7  # of a layer's largest value: errors below are rounding, whoever computes
+FLOOR = 1e-7  # of a layer's largest value: smaller errors are rounding
 FEW = 10_000
 ROWS: list[str] = []
 

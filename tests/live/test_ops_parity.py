@@ -42,7 +42,7 @@ def ours(case: Case, dtype: type) -> list[np.ndarray]:
 
 
 def theirs(case: Case, dtype: type, computed: type) -> list[np.ndarray]:
-    """What torch gives for inputs rounded to `dtype` when it computes in the dtype `computed`."""
+    """Return torch's result for inputs rounded to `dtype`, computed in the dtype `computed`."""
     return outputs(
         case.theirs, tuple(None if a is None else to_torch(a.astype(dtype).astype(computed)) for a in case.arrays)
     )
@@ -872,8 +872,8 @@ BOTH_ACCEPT = [
     call("binary_cross_entropy_with_logits", LOGITS, PROBS, FOUR, reduction="none", pos_weight=np.array(2.0)),
 ]  # fmt: skip
 
-# Where we refuse and torch does not: it promotes types, broadcasts silently, computes in whole numbers, or lets None
-# stand for as many cells as there are pixels.
+# Where we refuse and torch does not: it promotes types, broadcasts silently, computes in integers, or reads None
+# as the number of pixels.
 ONLY_WE_REFUSE = {
     "convolution of whole numbers": call("conv2d", X.astype(int), W.astype(int)),
     "a linear layer of whole numbers": call("linear", TOKENS.astype(int), MATRIX.astype(int)),

@@ -1,4 +1,4 @@
-"""What the recorders keep, against the frameworks themselves; faults planted in real ports; the README's snippets."""
+"""The recorders against the frameworks themselves; faults planted in real ports; the README's snippets."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_torch_keeps_values_as_they_were() -> None:
     dump = record_torch(model, x, scale=3.0)
     first = model.conv(x)
     second = model.conv(first.clamp(min=0))
-    assert list(dump) == ["conv#1", "relu", "conv", "pair", ""]  # nothing of whole numbers
+    assert list(dump) == ["conv#1", "relu", "conv", "pair", ""]  # no integers
     for name, value in {"conv#1": first, "relu": first.clamp(min=0), "conv": second, "pair": 3 * second + 1}.items():
         np.testing.assert_array_equal(dump[name], value.detach().numpy(), name)
     np.testing.assert_array_equal(dump[""], dump["pair"])

@@ -1,8 +1,8 @@
 """Weights of the libraries themselves, recognised and loaded, give their numbers.
 
-Each library's own model is made with random weights of order one, its names and shapes are all that `recognise` is
-told, and its logits are compared with ours in float64 (TensorFlow: float32). Every library is optional. The authors'
-repositories are not on PyPI: their names are tested in tests/test_sources.py alone, their networks as timm's.
+Each library's own model is made with random weights of order one, its names and shapes are the only input of
+`recognise`, and its logits are compared with ours in float64 (TensorFlow: float32). Every library is optional. The
+authors' repositories are not on PyPI: their names are tested in tests/test_sources.py alone, their networks as timm's.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def assert_equal(ours: np.ndarray, theirs: Any, tolerance: float = 1e-10) -> Non
 
 @pytest.fixture
 def loud() -> Iterator[None]:
-    """Other libraries warn of their own."""
+    """Ignore warnings, which other libraries raise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -162,7 +162,7 @@ def test_a_module_of_a_library(way: tuple[bool, int], tmp_path: Path) -> None:
 
 
 def training_file() -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the original EfficientFormer's training writes, and the weights in it."""
+    """Return the checkpoint of the original EfficientFormer's training, and the weights in it."""
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
     optimizer = torch.optim.AdamW(net.parameters())
     net(torch.ones(1, 3)).sum().backward()

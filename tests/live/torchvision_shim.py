@@ -1,9 +1,8 @@
-"""Imports torchvision, even one built for CUDA beside a PyTorch built for the CPU.
+"""Import of torchvision, even one built for CUDA beside a PyTorch built for the CPU.
 
-Such a torchvision cannot load its compiled operators. It can do without them, models and all, but for two: it tells
-PyTorch at import how the shapes of their results follow from their inputs, and PyTorch refuses to hear that of
-operators it has not heard of. Declaring them is enough. Neither is ever called here, and timm, which imports
-torchvision too, works once this has.
+Such a torchvision cannot load its compiled operators. Its models do not need them, but on import it registers shape
+functions for two of them, which PyTorch rejects for unknown operators. Declaring them is enough. Neither is ever
+called here, and timm, which imports torchvision too, works once this has run.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _OPERATORS = library.Library("torchvision", "FRAGMENT")  # what it declares is g
 
 
 def load() -> ModuleType:
-    """The module `torchvision`. Raises ImportError where it is not installed."""
+    """Return the module `torchvision`. Raises ImportError where it is not installed."""
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:

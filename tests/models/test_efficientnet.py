@@ -537,7 +537,7 @@ def strided_pads(config: EfficientNetConfig, side: int) -> list[Any]:
 
 
 def pads_of(name: str, side: int) -> tuple[Any, Any]:
-    """Those of "hf-static", as the variant is published, and of "tf-same-dynamic"."""
+    """Return the pads of "hf-static", as the variant is published, and of "tf-same-dynamic"."""
     static, dynamic = (EfficientNetConfig.for_variant(name, padding=mode) for mode in ("hf-static", "tf-same-dynamic"))
     assert len(strided_pads(static, side)) == 5
     return strided_pads(static, side), strided_pads(dynamic, side)
@@ -556,7 +556,7 @@ def test_the_config_reaches_every_padding() -> None:
 def test_static_padding_is_tensorflows_at_the_nominal_size_alone(name: str) -> None:
     static, dynamic = pads_of(name, VARIANTS[name].resolution)
     assert static == dynamic
-    static, dynamic = pads_of(name, VARIANTS[name].resolution - 1)  # an odd side, which the stem cannot be told of
+    static, dynamic = pads_of(name, VARIANTS[name].resolution - 1)  # an odd side: the static stem does not adapt
     assert static[0] != dynamic[0]
 
 

@@ -1,4 +1,4 @@
-"""Would the golden values notice? Each subtly wrong model must fail the comparison that the right one passes.
+"""Mutation test of the golden values: each subtly wrong model must fail the comparison that the right one passes.
 
 A mutant patches one thing, runs `assert_matches_golden` on a case in which that thing matters, and must be caught.
 """
@@ -626,7 +626,7 @@ def test_a_squeezed_vector_as_wide_as_the_gates_would_ask_for_is_refused_on_load
 
 
 def test_swapped_values_are_caught_where_their_width_allows_it(monkeypatch):
-    """With attention_ratio 1 keys and values have the same width, and only their numbers tell them apart."""
+    """With attention_ratio 1 keys and values have the same width, and only their numbers distinguish them."""
     case = CASES[CASE]
     settings = {**case.settings, "attention_ratio": 1}
     model = fill(

@@ -270,7 +270,7 @@ def picture() -> Image.Image:
 
 @pytest.fixture(autouse=True)
 def datasets(monkeypatch: pytest.MonkeyPatch, picture: Image.Image) -> None:
-    """A stand-in for the datasets library that knows one data set of one picture."""
+    """Stub of the datasets library, with one data set of one picture."""
     module = types.ModuleType("datasets")
     module.load_dataset = {"huggingface/cats-image": {"test": {"image": [picture]}}}.__getitem__  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
@@ -299,7 +299,7 @@ def directory(teacher: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answers(teacher: Any, picture: Image.Image) -> Any:
-    """What the model says to the picture, without going through any file."""
+    """Return the model's output for the picture, without going through any file."""
     return teacher(EfficientFormerImageProcessor()(picture, return_tensors="np")["pixel_values"])
 
 

@@ -1,4 +1,4 @@
-"""The warning of pictures that were not prepared: when it comes, how often, and at whose line."""
+"""The warning about unprepared pictures: its conditions, frequency and location."""
 
 from __future__ import annotations
 
@@ -187,6 +187,6 @@ def without_top(processor: BaseImageProcessor) -> dict[str, Any]:
 
 
 def test_the_sentence_gives_the_mean() -> None:
-    """The mean of a picture that was only rescaled tells how bright it is: one that went wrong otherwise is odd."""
+    """The mean of a picture that was only rescaled is its brightness; another mistake gives an implausible mean."""
     pictures = np.linspace(0, 0.8, 64 * 64 * 3, dtype=np.float32).reshape(1, 3, 64, 64)
     assert "(mean 0.40)" in str(warned(tiny.model(), pictures)[0].message)

@@ -250,7 +250,7 @@ def test_no_model_to_resize() -> None:
 # --- by name ---------------------------------------------------------------------------------------------------------
 
 
-# Sides, and how many tokens they come to: five halvings, each rounded up.
+# Sides, and the resulting tokens: five halvings, each rounded up.
 @pytest.mark.parametrize(
     ("side", "tokens"), [(160, 5), (192, 6), (256, 8), (288, 9), (200, 7), (193, 7), (225, 8), (161, 6), (30, 1)]
 )

@@ -337,7 +337,7 @@ def test_a_model_is_loaded_in_the_dtype_asked_for(dtype: Any, models: dict[str, 
     ],
 )
 def test_feature_maps_of_xs_and_of_efficientformer_l1(cls: Any, shapes: list[tuple[int, int]]) -> None:
-    """The defaults of the two families whose hidden states stand in the same order."""
+    """The defaults of the two families whose hidden states are in the same order."""
     maps = cls(cls.config_class(), init_weights=False).extract_feat(np.zeros((1, 3, 224, 224), np.float32))
     assert [m.shape for m in maps] == [(1, channels, side, side) for channels, side in shapes]
 

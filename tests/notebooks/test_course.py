@@ -1,4 +1,4 @@
-"""What lessons share: checks tell what is wrong, figures insist on words, recorded values are compared strictly."""
+"""The lessons' common parts: checks describe mistakes, figures require captions, comparisons are strict."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The committed notebooks: made from their sources, whole, and quoting no number that nobody computed."""
+"""The committed notebooks: made from their sources, complete, and quoting only computed numbers."""
 
 import re
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_numbers_in_prose_are_computed_in_the_notebook(path):
 
 
 def prose(text):
-    """What is said: without code, links' addresses, references, reading times, and powers of ten (1e-12)."""
+    """Return the text without code, links' addresses, references, reading times, and powers of ten (1e-12)."""
     text = re.sub(r"Time: about \d+ minutes|\b\d+e-?\d+", " ", text)
     text = re.sub(r"```.*?```", " ", text, flags=re.DOTALL)
     text = re.sub(r"\]\([^)]*\)", "]", text)

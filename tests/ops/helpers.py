@@ -1,4 +1,4 @@
-"""What the tests of the ops share: random arrays, closeness that checks shape and dtype too, refusals, settings."""
+"""Helpers for the tests of the ops: random arrays, closeness that checks shape and dtype too, refusals, settings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def assert_same(actual: np.ndarray, expected: np.ndarray, tolerance: float = 1e-
 
 @contextmanager
 def refuses(error: type[Exception], *words: str) -> Iterator[None]:
-    """Expect `error` with one sentence in which all of `words` occur: the argument, what came, what is needed."""
+    """Expect `error` with one sentence that contains all of `words`: the argument, the value, the requirement."""
     with pytest.raises(error, match=re.escape(words[0])) as caught:
         yield
     sentence = str(caught.value)

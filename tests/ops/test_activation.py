@@ -127,7 +127,7 @@ def precise_erf(value):
 
 
 def ulps(actual, points):
-    """The distance from erf's true value in units of the last place of what came out."""
+    """Return the distance from erf's true value in units of the last place of the result."""
     distances = []
     for a, point in zip(actual, points):
         if point == 0:

@@ -1,4 +1,4 @@
-"""What every op promises: the dtype it was given, inputs left alone, any memory layout, and no foreign types."""
+"""The common contract of every op: the dtype it was given, unchanged inputs, any memory layout, no foreign types."""
 
 from __future__ import annotations
 

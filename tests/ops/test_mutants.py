@@ -1012,7 +1012,7 @@ def test_the_tests_that_catch_them_pass_without_them(test):
     test()
 
 
-# What the mutants above are bent from must be right where it is left straight.
+# The functions that the mutants above modify must be right when unmodified.
 STRAIGHT = {
     "cells": (pool, "_cells", cells_with(rounded_down, rounded_up)),
     "additive attention": (ops, "efficient_additive_attention", additive_with()),

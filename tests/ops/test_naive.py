@@ -21,12 +21,12 @@ SEED = st.integers(0, 2**16)
 
 
 def tolerance(dtype):
-    """How far two orders of the same additions may drift apart, relative to the largest result."""
+    """Return the largest difference between two orders of the same additions, relative to the largest result."""
     return 2e-6 if dtype == np.float32 else 4e-15
 
 
 def fits(size, kernel, pads, dilation=(1, 1)):
-    """Whether the kernel fits into the padded picture on both axes."""
+    """Return whether the kernel fits into the padded picture on both axes."""
     return all(size[a] + sum(pads[a]) >= dilation[a] * (kernel[a] - 1) + 1 for a in (0, 1))
 
 

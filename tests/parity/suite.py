@@ -51,7 +51,7 @@ PLACES = 3  # of every kind, spread over the network
 
 @dataclass
 class Result:
-    """What became of one planted fault."""
+    """The outcome for one planted fault."""
 
     family: str
     dtype: str
@@ -92,7 +92,7 @@ class Network:
             yield from nhwc.visible(self.model, self.pixels, [one_each[i] for i in sorted(set(chosen))])
 
     def effect(self, fault: nhwc.Fault, dtype: str) -> float:
-        """How large the fault is at its value, over the dtype's rounding there."""
+        """Return the size of the fault at its value, over the dtype's rounding there."""
         right = self.exact[fault.at]
         wrong = self.port("float64", fault, until=fault.at)[fault.at]
         if right.shape != wrong.shape:

@@ -1,4 +1,4 @@
-"""The catalogue of causes: every entry computes what it says, is no other name of the right op, and stays put.
+"""The catalogue of causes: every entry computes what it says, none equals the right op, and keys are stable.
 
 What a wrong op gives is written out here a second time, in plain NumPy and without the catalogue's own functions; of
 all alternatives at that site the one with the right key, and none other, must give the same numbers.
@@ -338,7 +338,7 @@ def branch_of(site: Site) -> np.ndarray:
 
 
 def tokens_of(site: Site) -> np.ndarray:
-    """What is pooled for the classifier, as tokens."""
+    """Return the tokens that are pooled for the classifier."""
     if "efficientformer" in site.used:
         return site.used["efficientformer"]
     return flattened(site.used["norm"] if "norm" in site.used else x_of(site))

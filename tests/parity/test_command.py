@@ -32,7 +32,7 @@ def run(capsys):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Stands in for the comparison: answers with `report`, keeps what it was called with."""
+    """Stub of the comparison: it answers with `report` and keeps its arguments."""
 
     class Seen:
         report, calls = DIFFERENT, []

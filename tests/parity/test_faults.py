@@ -139,7 +139,7 @@ def test_values_that_cannot_be_compared_fail(network: Network, bad: str) -> None
 
 
 def test_an_input_of_its_own_is_checked_first_and_used(network: Network) -> None:
-    """A port that was fed BGR is told so; its layers are judged on what it was fed."""
+    """A port with BGR input gets a finding; its layers are judged on its own input."""
     swapped = network.pixels[:, ::-1].copy()
     port = nhwc.run(network.model.config, network.state, swapped, "float32")
     report = compare(network.model, network.pixels, {"input": swapped.transpose(0, 2, 3, 1), **port})
@@ -173,7 +173,7 @@ def test_what_shares_nothing_is_refused(network: Network) -> None:
 
 
 def test_a_port_of_every_layout_and_without_names(network: Network) -> None:
-    """Names and layouts are found by the numbers; what cannot be told for sure is left out, never guessed."""
+    """Names and layouts are found by the numbers; uncertain ones are omitted, never guessed."""
     fault = first(network, "act-missing")
     port = network.port("float32", fault)
     anonymous = {f"t{i}": value for i, value in enumerate(port.values())}
@@ -188,7 +188,7 @@ def test_a_port_of_every_layout_and_without_names(network: Network) -> None:
 
 
 def test_what_cannot_be_matched_does_not_pass_for_equal(network: Network) -> None:
-    """With few values, without names, and wrong from early on, nothing after the fault can be told."""
+    """With few values, without names, and wrong from early on, nothing after the fault can be decided."""
     fault = first(network, "act-missing")
     port = list(network.port("float32", fault).items())
     last = next(i for i, (name, _) in enumerate(port) if name == fault.at)

@@ -242,7 +242,7 @@ def test_where_two_orders_read_alike_the_vote_counts(seed: int) -> None:
 
 def test_one_value_of_the_other_usual_order_is_read_right_and_reported() -> None:
     t = squares()
-    for changed in ("m3", "cube"):  # told by its shape, and by its numbers alone
+    for changed in ("m3", "cube"):  # recognised by its shape, and by its numbers alone
         laid = undo_layouts(t, {**t, changed: nhwc(t[changed])}, same_names(t))
         np.testing.assert_array_equal(laid.values[changed], t[changed])
         assert (laid.layout, laid.layouts[changed]) == ("NCHW", "BHWC")
@@ -366,7 +366,7 @@ def test_after_a_fault_the_vote_decides(class_name: str, channels_last: bool, fi
 
 
 def test_few_cubes_before_a_fault_outweigh_many_after_it() -> None:
-    """Those after it look a little as if they were the other way round."""
+    """Values after the fault slightly favour the other order."""
     t = synthetic({f"m{i}": (2, 4, 4, 4) for i in range(60)})
     random = np.random.default_rng(2)
     port = {name: 0.4 * value + 0.7 * random.standard_normal(value.shape) for name, value in t.items()}

@@ -327,7 +327,7 @@ def test_missing_files_libraries_and_endings(tmp_path: Path, monkeypatch: pytest
 
 
 def values_of(t: Mapping[str, Array]) -> dict[str, bytes]:
-    """Equal for values with the same numbers in whatever order: one may stand for the other."""
+    """Return a key that is equal for values with the same numbers in any order, which are interchangeable."""
     return {name: np.sort(np.round(value, 9), axis=None).tobytes() for name, value in t.items()}
 
 
@@ -360,7 +360,7 @@ LAID = {
 
 
 class Anonymous:
-    """A dump whose names say nothing, and what its values really are."""
+    """A dump with meaningless names, and the true names of its values."""
 
     def __init__(self, run: Mapping[str, Array], keep: float, layout: str, dtype: Any, extra: float = 0) -> None:
         random = np.random.default_rng(int(100 * keep))
@@ -381,7 +381,7 @@ class Anonymous:
         self.port[f"t{len(self.port)}"] = value
 
     def score(self, t: Trace, matching: Matching) -> tuple[float, int]:
-        """What part of the different values is matched right, and how many are matched wrong."""
+        """Return the fraction of the different values that is matched right, and the number matched wrong."""
         same = values_of(t)
         right, wrong = set(), 0
         for ours, theirs in matching.port_names.items():
@@ -489,7 +489,7 @@ def test_a_port_that_overflows_is_matched_all_the_same() -> None:
     right, wrong = align(support.NET, overflown(Anonymous(t, 1.0, "NCHW", np.float32)))
     assert right >= 0.95
     assert wrong == 0
-    firsts = {value.tobytes(): name for name, value in reversed(list(t.items()))}.values()  # without what is handed on
+    firsts = {value.tobytes(): name for name, value in reversed(list(t.items()))}.values()  # without values passed on
     run = {name: value for name, value in t.items() if name in set(firsts)}
     right, wrong = align(support.NET, overflown(Anonymous(run, 1.0, "NCHW", np.float32)))
     assert right >= 0.95

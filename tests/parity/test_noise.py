@@ -17,7 +17,7 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def run(layer: Module, x: np.ndarray, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
-    """What the layer gives exactly, and what a port of that dtype may make of it."""
+    """Return the layer's exact result, and that of a port of that dtype."""
 
     class Model(Module):
         def __init__(self) -> None:

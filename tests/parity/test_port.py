@@ -43,7 +43,7 @@ MODELS: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
     "swift l2": (SWIFT, (66, 53), {"attention_norm": "l2", "hidden_act": "silu"}),
     "bare swift": (BARE_SWIFT, (65, 52), {"use_layer_scale": False}),
 }
-# Pairs of kinds that come to the same, see the docstring of tests.ports.faults.
+# Pairs of equivalent kinds, see the docstring of tests.ports.faults.
 ALIKE = [
     {"act-relu", "act-relu6"},
     {"pad-symmetric", "pad-other-side"},
@@ -219,7 +219,7 @@ def test_other_orders_differ_in_rounding_only(key: str, variant: str) -> None:
 
 
 def _too_weak(fault: Fault, right: np.ndarray) -> bool:
-    """Whether a fault is known not to show on such values."""
+    """Return whether a fault is known to be invisible on such values."""
     if fault.key == "ln-eps":
         return float(fault.detail) <= 1e-5
     return fault.key == "act-relu6" and right.max() <= 6

@@ -21,7 +21,7 @@ DTYPES = ["float32", "float16", "bfloat16"]
 
 
 class Model:
-    """What is asked of a model: how many classes, and their names."""
+    """Stub of a model: the number of its classes, and their names."""
 
     def __init__(self, names: list[str]) -> None:
         self.config: Any = type("Config", (), {"num_labels": len(names), "id2label": dict(enumerate(names))})()
@@ -170,7 +170,7 @@ def logits(rows: int, classes: int) -> np.ndarray:
 
 
 def noisy(values: np.ndarray, dtype: str) -> np.ndarray:
-    """What comes out of a network in that dtype: wrong by a few units."""
+    """Return logits as computed in that dtype: off by a few units."""
     unit = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}[dtype]
     error = 8 * unit * np.std(values) * np.random.default_rng(1).standard_normal(values.shape)
     return round_to((values + error).astype(np.float32), dtype)

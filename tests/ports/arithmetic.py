@@ -1,4 +1,4 @@
-"""How the port computes: rounded to its dtype after every op, its sums added up in a chosen order."""
+"""Arithmetic of the port: rounded to its dtype after every op, sums in a chosen order."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The faults that can be planted: each is another way to compute one op, told by a key of the common vocabulary.
+"""The faults that can be planted: each is another way to compute one op, with a key of the common vocabulary.
 
 A fault does not know the network. It names the kind of op it fits ("conv", "batch norm", ...), says from the op's
 arguments whether and in which versions it fits, and computes the op wrongly; `right` is the op as it should be.
 
-Some come to the same, and no checker can tell them apart:
+Some are equivalent, and no checker can distinguish them:
 
 - head-sum and constant-factor 2, pooled-sum and constant-factor N, global-query-mean and constant-factor 1/N,
   pool-subtraction-reversed and constant-factor -1 (of which "constant-factor" offers none);
@@ -61,7 +61,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to plant a fault: the op it fits, its versions for given arguments (none where it does not fit), the op."""
+    """A way to plant a fault: the op it fits, its versions for given arguments (none if it does not fit), the op."""
 
     key: str
     op: str

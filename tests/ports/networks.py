@@ -62,7 +62,7 @@ class Port:
         return self.pass_on(name, self.op("value", name, layers.same, x=x, axes=axes), axes)
 
     def pass_on(self, name: str, x: Array, axes: str = "BHWC") -> Array:
-        """Give another name to a value that has one: dropout, or a module that hands on what its last child made."""
+        """Give another name to a named value: dropout, or a module that returns its last child's output."""
         self.values[name], self.axes[name] = x, axes
         if name == self.until:
             raise Reached
@@ -193,7 +193,7 @@ def _two(value: Any) -> Pair:
 
 
 def _changes_size(channels: Sequence[int], asked: Sequence[bool]) -> list[bool]:
-    """Whether a downsampling follows each stage; the last has none."""
+    """Return whether a downsampling follows each stage; the last has none."""
     return [bool(asked[i]) or channels[i] != channels[i + 1] for i in range(len(channels) - 1)] + [False]
 
 

@@ -1,6 +1,6 @@
 """EfficientFormer, EfficientNet and SwiftFormer once more: plain NumPy, channels last, with faults to be planted.
 
-A port as somebody else might have written it, to try the parity checker on. It shares no code with npformer: only the
+An independently written port, to test the parity checker on. It shares no code with npformer: only the
 papers' structure, a config's settings and the names of a state dict. `run` gives every value under the names that
 `npformer.record` gives them, `sites` all faults that fit a network, `visible` those of them that show.
 """
@@ -87,7 +87,7 @@ def largest_change(right: Array, wrong: Array) -> float:
 
 
 def visible(model: Any, pixel_values: Array, faults: Iterable[Fault], least: float = 1e-6) -> list[Fault]:
-    """Those faults that change the value they are planted at by more than `least` of its largest number (float64)."""
+    """Return the faults that change their value by more than `least` of its largest number (float64)."""
     config, state = model.config, model.state_dict()
     clean = run(config, state, pixel_values, "float64")
     return [

@@ -99,7 +99,7 @@ def same_pads(size: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int,
 
 
 def pads_of(ar: Arithmetic, *, pads: Pads, border: str, **_: object) -> tuple[Pads, str]:
-    """Where a convolution pads, and with what ("constant" zeros, "edge", "reflect"): as it is told."""
+    """Return a convolution's pads and kind of padding ("constant" zeros, "edge", "reflect"), as given."""
     return pads, border
 
 
@@ -195,7 +195,7 @@ def pooled(ar: Arithmetic, *, x: Array, how: str) -> Array:
 
 
 def same(ar: Arithmetic, *, x: Array, **_: object) -> Array:
-    """What comes, as it is."""
+    """Return the input unchanged."""
     return x
 
 
@@ -205,7 +205,7 @@ def add(ar: Arithmetic, *, x: Array, branch: Array) -> Array:
 
 
 def subtract(ar: Arithmetic, *, mean: Array, x: Array) -> Array:
-    """How far a pixel's surroundings are from it."""
+    """Subtract a pixel from the mean of its surroundings."""
     return ar.round(mean - x)
 
 
@@ -245,7 +245,7 @@ def split_heads(ar: Arithmetic, *, x: Array, heads: int, key_dim: int, value_dim
 
 
 def offsets(side: int) -> tuple[Array, Array]:
-    """How many rows and columns each token lies below and right of each other: (N, N) twice, with signs."""
+    """Return how many rows and columns each token is below and right of each other: (N, N) twice, with signs."""
     grid = np.indices((side, side)).reshape(2, -1)
     down, right = grid[:, :, None] - grid[:, None, :]
     return down, right
@@ -283,7 +283,7 @@ def unit_length(ar: Arithmetic, *, x: Array, axis: int = -1) -> Array:
 
 
 def token_weights(ar: Arithmetic, *, query: Array, w_g: Array, norm: str) -> Array:
-    """What each token's query counts in the global one: (B, N, D), (D, 1) -> (B, N, 1)."""
+    """Return the weight of each token's query in the global one: (B, N, D), (D, 1) -> (B, N, 1)."""
     score = ar.round(ar.round(ar.product(query, w_g)) * ar.number(query.shape[2] ** -0.5))
     if norm == "l2":
         return unit_length(ar, x=score, axis=1)
