@@ -11,6 +11,7 @@ import pytest
 from npformer import Trace, record
 from npformer.parity.layout import Laid, grids, readings, undo_layouts
 from tests import support, tiny
+from tests.sweep import sweep
 
 Array = np.ndarray
 CLASSES = [support.TWO_HEADS, support.NET, support.SWIFT]
@@ -81,8 +82,11 @@ def undo(t: Trace, arrange: Callable[[Trace, str], Array], dtype: type = np.floa
     return undo_layouts(t, port, {name: f"port/{name}" for name in t})
 
 
+ONE_OF_EACH_CLASS = [(support.TWO_HEADS, (64, 64), 2), (support.NET, (47, 62), 2), (support.SWIFT, (70, 97), 1)]
+
+
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("class_name", "size", "batch"), CASES)
+@pytest.mark.parametrize(("class_name", "size", "batch"), sweep(CASES, ONE_OF_EACH_CLASS))
 def test_any_way_of_laying_out_a_whole_dump(class_name: str, size: tuple[int, int], batch: int, way: str) -> None:
     arrange, vote = WAYS[way]
     t = trace(class_name, size, batch)

@@ -16,6 +16,7 @@ import pytest
 from npformer import Module, Trace, record, watch
 from npformer.parity.names import Matching, match_names, read_map, write_map
 from tests import support, tiny
+from tests.sweep import sweep
 
 Array = np.ndarray
 CLASSES = [support.TWO_HEADS, support.NET, support.SWIFT]
@@ -423,10 +424,17 @@ def test_among_values_we_do_not_have(class_name: str, keep: float, extra: float)
     assert wrong == 0
 
 
-@pytest.mark.parametrize(("layout", "dtype"), DUMPED)
-@pytest.mark.parametrize("kind", ["scaled", "noise", "loud"])
-@pytest.mark.parametrize("at", [0.0, 0.05, 0.4, 0.7])
-@pytest.mark.parametrize("class_name", CLASSES)
+FAULTY = [
+    (name, at, kind, *dumped)
+    for name in CLASSES
+    for at in (0.0, 0.05, 0.4, 0.7)
+    for kind in ("scaled", "noise", "loud")
+    for dumped in DUMPED
+]
+
+
+# Seven goes into none of the numbers of choices, so that every class, place, kind and way to dump has its turn.
+@pytest.mark.parametrize(("class_name", "at", "kind", "layout", "dtype"), sweep(FAULTY, FAULTY[::7]))
 def test_shape_and_order_carry_on_after_a_fault(
     class_name: str, at: float, kind: str, layout: str, dtype: Any
 ) -> None:
