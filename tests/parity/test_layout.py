@@ -83,10 +83,12 @@ def undo(t: Trace, arrange: Callable[[Trace, str], Array], dtype: type = np.floa
 
 
 ONE_OF_EACH_CLASS = [(support.TWO_HEADS, (64, 64), 2), (support.NET, (47, 62), 2), (support.SWIFT, (70, 97), 1)]
+IN_TURN = [(*ONE_OF_EACH_CLASS[turn % 3], way) for turn, way in enumerate(WAYS)]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("class_name", "size", "batch"), sweep(CASES, ONE_OF_EACH_CLASS))
+@pytest.mark.parametrize(
+    ("class_name", "size", "batch", "way"), sweep([(*case, way) for case in CASES for way in WAYS], IN_TURN)
+)
 def test_any_way_of_laying_out_a_whole_dump(class_name: str, size: tuple[int, int], batch: int, way: str) -> None:
     arrange, vote = WAYS[way]
     t = trace(class_name, size, batch)

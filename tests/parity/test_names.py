@@ -447,9 +447,15 @@ def test_shape_and_order_carry_on_after_a_fault(
     assert wrong == 0
 
 
-@pytest.mark.parametrize("class_name", CLASSES)
-@pytest.mark.parametrize("keep", [1.0, 0.7, 0.5])
-@pytest.mark.parametrize(("at", "extra"), [(0.0, 0.1), (0.0, 0.3), (0.4, 0.1), (0.4, 0.3), (0.4, 1.5)])
+CROWDED = [
+    (name, keep, at, extra)
+    for name in CLASSES
+    for keep in (1.0, 0.7, 0.5)
+    for at, extra in ((0.0, 0.1), (0.0, 0.3), (0.4, 0.1), (0.4, 0.3), (0.4, 1.5))
+]
+
+
+@pytest.mark.parametrize(("class_name", "keep", "at", "extra"), sweep(CROWDED, CROWDED[::4]))
 def test_after_a_fault_and_among_others_nothing_is_wrong(
     class_name: str, keep: float, at: float, extra: float
 ) -> None:

@@ -159,8 +159,11 @@ def test_arithmetic_in_half_precision_is_no_finding(name: str, size: str, dtype:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(
     ("name", "size", "dtype"),
-    [(name, size, "float32") for name in PROCESSORS for size in SIZES]
-    + [("former", "wide", "bfloat16"), ("net", "high", "float16"), ("swift", "wide", "bfloat16")],
+    sweep(
+        [(name, size, "float32") for name in PROCESSORS for size in SIZES]
+        + [("former", "wide", "bfloat16"), ("net", "high", "float16"), ("swift", "wide", "bfloat16")],
+        [("former", "wide", "bfloat16"), ("net", "high", "float16"), ("swift", "wide", "float32")],
+    ),
 )
 def test_every_mistake_is_named(name: str, size: str, dtype: str, fault: str) -> None:
     key, make = FAULTS[fault]
