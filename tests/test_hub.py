@@ -76,7 +76,7 @@ class Hub:
         return commit
 
     def asked_for(self, method: str) -> list[str]:
-        """Return the names of the requested files, in order, each once."""
+        """The names of the files that were asked for, in order, each once."""
         found = [
             path.rsplit("/", 1)[-1] for kind, path in (line.split(" ", 1) for line in self.requests) if kind == method
         ]
@@ -84,7 +84,7 @@ class Hub:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Handler of GET and HEAD of /owner/name/resolve/revision/file, and of /large/..., for large files."""
+    """GET and HEAD of /owner/name/resolve/revision/file, and of /large/..., where large files lie."""
 
     protocol_version = "HTTP/1.1"
     hub: Hub
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token == "expired":
             return self.refuse(401, "", "Invalid credentials in Authorization header")
-        if repository is None:  # the hub hides which repositories exist
+        if repository is None:  # strangers are not told which repositories there are
             return self.refuse(404 if token else 401, "RepoNotFound", "Repository not found")
         if repository.gated and token != repository.token:
             return self.refuse(403 if token else 401, "GatedRepo", f"Access to model {repo} is restricted.\nAsk.")
@@ -187,59 +187,97 @@ def serving(handler: type[Handler]) -> Iterator[str]:
 
 # --- the client ------------------------------------------------------------------------------------------------------
 
-# The client waits for half a minute, in growing steps, before it gives the network up; here the steps are short.
-CALLS = """
-import json, sys, time
-sleep, time.sleep = time.sleep, lambda seconds: sleep(min(seconds, 0.01))
+# The client reads its environment when it is imported, so every call wants a new process. Each is forked from one that
+# has imported all else, which takes a third of the time. The client waits for half a minute, in growing steps, before
+# it gives the network up; here the steps are short.
+FORKING = """
+import json, os, sys, time, traceback
+import asyncio, filelock, http.client, ssl, tqdm.auto, urllib.request, yaml  # what the client imports, too
 from npformer.checkpoint.hub import download
-for call in json.loads(sys.argv[1]):
+sleep, time.sleep = time.sleep, lambda seconds: sleep(min(seconds, 0.01))
+for line in sys.stdin:
+    environment, calls = json.loads(line)
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        print(json.dumps(["end", os.waitstatus_to_exitcode(status)]), flush=True)
+        continue
     try:
-        print(json.dumps(["directory", str(download(**call))]))
-    except Exception as error:
-        print(json.dumps([type(error).__name__, str(error)]))
+        os.environ.clear()
+        os.environ.update(environment)
+        for call in calls:
+            try:
+                answer = ["directory", str(download(**call))]
+            except Exception as error:
+                answer = [type(error).__name__, str(error)]
+            print(json.dumps(answer), flush=True)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 """
+
+
+@pytest.fixture(scope="module")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    """A process that runs `download` in children of its own: lines of an environment and calls in, answers out."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+    ) as process:  # fmt: skip
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @dataclass
 class Client:
-    """Runner of `download` in a process of its own."""
+    """Runs `download` in a process of its own."""
 
     home: Path
     hub: Hub
+    forking: subprocess.Popen[str]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return our environment without the variables that steer the client and its network."""
+        """Ours, but for what steers the client and its way to the network."""
         steering = ("HF_", "HUGGING", "XDG_CACHE", "TRANSFORMERS_")
         kept = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(steering) and not name.lower().endswith("_proxy")
         }
-        package = str(Path(__file__).parents[1])
-        path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
         return {
-            **kept, "PYTHONPATH": path, "HF_HOME": str(self.home), "HF_ENDPOINT": self.hub.url,
+            **kept, "PYTHONPATH": PYTHONPATH, "HF_HOME": str(self.home), "HF_ENDPOINT": self.hub.url,
             "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "error", **more,
         }  # fmt: skip
 
     def calls(self, *calls: dict[str, Any], **environment: str) -> list[tuple[str, str]]:
-        """Return the outcome of each call: "directory" and the path, or an error's name and text."""
-        run = subprocess.run(
-            [sys.executable, "-c", CALLS, json.dumps(calls)],
-            env=self.environment(**environment), capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert run.returncode == 0, run.stderr
-        return [tuple(json.loads(line)) for line in run.stdout.splitlines()]
+        """What each call ended in: "directory" and the path, or an error's name and text."""
+        assert self.forking.stdin is not None
+        assert self.forking.stdout is not None
+        self.forking.stdin.write(json.dumps([self.environment(**environment), calls]) + "\n")
+        self.forking.stdin.flush()
+        answers = []
+        for line in self.forking.stdout:
+            kind, text = json.loads(line)
+            if kind == "end":
+                assert text == 0
+                return answers
+            answers.append((kind, text))
+        raise AssertionError("the forking process ended")
 
     def directory(self, repo: str = REPO, environment: Mapping[str, str] | None = None, **options: Any) -> Path:
-        """Return the directory of the files of a successful call."""
+        """Where a call that succeeds puts the files."""
         [(kind, text)] = self.calls({"repo_id": repo, **options}, **(environment or {}))
         assert kind == "directory", text
         assert Path(text).is_relative_to(self.home)
         return Path(text)
 
     def error(self, repo: str = REPO, environment: Mapping[str, str] | None = None, **options: Any) -> tuple[str, str]:
-        """Return the kind and the sentence of a failing call."""
+        """The kind and the sentence of a call that fails."""
         [(kind, text)] = self.calls({"repo_id": repo, **options}, **(environment or {}))
         assert kind != "directory", f"fetched {text}"
         assert "\n" not in text
@@ -248,8 +286,8 @@ class Client:
 
 
 @pytest.fixture
-def client(hub: Hub, tmp_path: Path) -> Client:
-    return Client(tmp_path / "home", hub)
+def client(hub: Hub, forking: subprocess.Popen[str], tmp_path: Path) -> Client:
+    return Client(tmp_path / "home", hub, forking)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -279,7 +317,7 @@ def test_the_cache_answers_without_network_and_offline(hub: Hub, client: Client)
     hub.requests.clear()
     assert client.directory(environment={"HF_HUB_OFFLINE": "1"}) == directory
     assert hub.requests == []
-    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}  # a port without a listener
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}  # a port where nobody listens
     assert client.directory(environment=nowhere) == directory
     assert contents(directory) == MODEL_FILES
 
@@ -514,17 +552,21 @@ def test_names_that_no_repository_can_have(hub: Hub, client: Client) -> None:
 
 
 def test_without_the_client_the_error_says_what_to_install(tmp_path: Path) -> None:
-    script = "import sys; sys.modules['huggingface_hub'] = None\n" + CALLS
-    client = Client(tmp_path, Hub())
-    run = subprocess.run(
-        [sys.executable, "-c", script, json.dumps([{"repo_id": REPO}])],
-        env=client.environment(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert json.loads(run.stdout) == [
-        "FileNotFoundError",
+    script = f"""
+import sys
+sys.modules["huggingface_hub"] = None
+from npformer.checkpoint.hub import download
+try:
+    download({REPO!r})
+except FileNotFoundError as error:
+    print(error)
+"""
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "HF_HOME": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == (
         f"'{REPO}' is no directory here, and to fetch it from the Hugging Face Hub, huggingface_hub must be "
-        'installed: pip install "npformer[hub]"',
-    ]
+        'installed: pip install "npformer[hub]"\n'
+    )
 
 
 def test_importing_npformer_imports_no_client() -> None:
@@ -539,7 +581,7 @@ def test_importing_npformer_imports_no_client() -> None:
 def run_cli(client: Client, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "npformer", *arguments]
     return subprocess.run(
-        command, env=client.environment(**environment), capture_output=True, text=True, timeout=120, check=False
+        command, env=client.environment(**environment), capture_output=True, text=True, timeout=1200, check=False
     )
 
 

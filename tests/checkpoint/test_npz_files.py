@@ -18,6 +18,7 @@ import pytest
 
 from npformer.checkpoint.npz_file import read_npz
 from npformer.checkpoint.weights import CheckpointError
+from tests.sweep import sweep
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 A, B = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1.5, -2])
@@ -93,11 +94,11 @@ def test_what_is_no_file_is_not_found(tmp_path: Path) -> None:
 
 
 def assert_refused(path: Path, match: str | None = None) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(CheckpointError, match=match) as error:
         read_npz(path)
     message = str(error.value)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5  # CPU seconds; 0.1 where nothing else runs
     assert message.startswith(str(path))
     assert "\n" not in message
     assert len(message) < 500 + len(str(path))
@@ -205,13 +206,14 @@ def test_truncated_files_are_refused_wherever_they_end(tmp_path: Path) -> None:
         assert_refused(tmp_path / "cut.npz")
 
 
+@pytest.mark.parametrize("rounds", sweep([600, 30_000], [600]))
 @pytest.mark.parametrize("compressed", [False, True])
-def test_mutated_files_are_refused_or_read(compressed: bool, tmp_path: Path) -> None:
+def test_mutated_files_are_refused_or_read(compressed: bool, rounds: int, tmp_path: Path) -> None:
     content = save(tmp_path / "file.npz", compressed, a=A, b=B, c=np.zeros((4, 0))).read_bytes()
     generator = random.Random(compressed)
     path = tmp_path / "mutated.npz"
     messages: list[str] = []
-    for _ in range(3000):
+    for _ in range(rounds):
         data = bytearray(content)
         for _ in range(generator.choice([1, 1, 2, 8])):
             at = generator.randrange(len(data))
@@ -222,4 +224,4 @@ def test_mutated_files_are_refused_or_read(compressed: bool, tmp_path: Path) -> 
         except CheckpointError as error:
             messages.append(str(error))
     assert all(message.startswith(str(path)) and "\n" not in message for message in messages)
-    assert 500 < len(messages) < 3000
+    assert rounds // 6 < len(messages) < rounds

@@ -399,6 +399,6 @@ def test_missing_shards_and_tensors_are_named(tmp_path: Path) -> None:
 def test_a_file_as_large_as_the_largest_model_opens_at_once(tmp_path: Path) -> None:
     items = {f"features.{i}.block.weight": tensor(storage(str(i))) for i in range(1500)}
     content = zipped(mapping(items), {str(i): NUMBERS for i in range(1500)})
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(read(content, tmp_path).arrays) == 1500
-    assert time.perf_counter() - start < 2  # 0.1 s where nothing else runs
+    assert time.process_time() - start < 2  # CPU seconds; 0.1 where nothing else runs

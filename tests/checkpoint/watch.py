@@ -16,7 +16,7 @@ from npformer.checkpoint.torch_file import read_torch
 from npformer.checkpoint.weights import CheckpointError
 from tests.checkpoint.build import STATE, zipped
 
-SECONDS = 5
+SECONDS = 5  # CPU seconds; half a second at most where nothing else runs
 SLACK = 64 << 20  # bytes of memory, beyond three times the file
 
 HARMLESS = {"builtins.id", "mmap.__new__"}

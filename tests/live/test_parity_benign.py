@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="needs transformers 4.56.2")
 from npformer.parity import compare  # noqa: E402
 from npformer.parity.recorders import record_onnxruntime, record_torch  # noqa: E402
 from tests.live import oracle  # noqa: E402
-from tests.parity.suite import FAMILIES  # noqa: E402
+from tests.parity.planted import FAMILIES  # noqa: E402
 from tests.support import CASES, fill, pixel_values  # noqa: E402
 
 NETWORKS = {

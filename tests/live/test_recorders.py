@@ -12,7 +12,7 @@ import pytest
 
 import npformer
 from npformer.parity import Tape, compare, read_dump, record_flax, record_onnxruntime, record_torch, write_dump
-from tests.parity.suite import FAMILIES
+from tests.parity.planted import FAMILIES
 from tests.support import fill, pixel_values
 
 README = (Path(npformer.__file__).parent / "parity" / "README.md").read_text("utf-8")

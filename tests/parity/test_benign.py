@@ -7,16 +7,22 @@ from npformer import AutoImageProcessor, get_model, load_image, record
 from npformer.assets import sample_pictures, shipped_models
 from npformer.parity import compare
 from npformer.parity.noise import round_to
-from tests.parity.suite import FAMILIES
+from tests.parity.planted import FAMILIES, SMALL
 from tests.ports import nhwc
 from tests.support import CASES, fill, pixel_values
+from tests.sweep import sweep
 
-NETWORKS = {**FAMILIES, **{name: CASES[name] for name in ("resolution-5", "net-tf-same", "swift-l2")}}
+LARGE = {**FAMILIES, **{name: CASES[name] for name in ("resolution-5", "net-tf-same", "swift-l2")}}
+NETWORKS = {**SMALL, **LARGE}
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+# Every variant in every dtype, on one of the small networks.
+PAIRS = [(variant, dtype) for variant in nhwc.VARIANTS for dtype in DTYPES]
+IN_TURN = [(list(SMALL)[turn % 3], *pair) for turn, pair in enumerate(PAIRS)]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("variant", nhwc.VARIANTS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "variant", "dtype"), sweep([*IN_TURN, *((name, *pair) for name in LARGE for pair in PAIRS)], IN_TURN)
+)
 def test_an_independent_port_raises_no_alarm(name: str, variant: str, dtype: str) -> None:
     case = NETWORKS[name]
     model = fill(case.model(), np.float32)
@@ -32,9 +38,13 @@ def test_an_independent_port_raises_no_alarm(name: str, variant: str, dtype: str
     assert bool(folded) == (variant == "folded")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("variant", ["folded", "sequential"])
-@pytest.mark.parametrize("name", shipped_models())
+@pytest.mark.parametrize(
+    ("name", "variant", "dtype"),
+    sweep(
+        [(n, v, d) for n in shipped_models() for v in ("folded", "sequential") for d in ("float32", "float16")],
+        [("efficientnet-fashion", "sequential", "float32"), ("swiftformer-fashion", "folded", "float16")],
+    ),
+)
 def test_a_trained_network_on_real_pictures_raises_no_alarm(name: str, variant: str, dtype: str) -> None:
     """Black borders, dead channels, statistics far from one: what random numbers do not have."""
     model, processor = get_model(name, pretrained=True), AutoImageProcessor.from_pretrained(name)
@@ -45,8 +55,13 @@ def test_a_trained_network_on_real_pictures_raises_no_alarm(name: str, variant: 
     assert report.dtype == dtype
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("name", [*NETWORKS, *shipped_models()])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    sweep(
+        [(name, dtype) for name in [*NETWORKS, *shipped_models()] for dtype in ("float16", "bfloat16")],
+        [*zip(SMALL, ("float16", "bfloat16", "float16"), strict=True), ("efficientformer-fashion", "float16")],
+    ),
+)
 def test_a_float32_port_whose_dump_is_in_half_precision_raises_no_alarm(name: str, dtype: str) -> None:
     """It made each value from unrounded ones: where two nearly equal ones are subtracted, that is no small thing."""
     if name in NETWORKS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections import Counter
 from typing import Any
@@ -11,25 +12,61 @@ import numpy as np
 import pytest
 
 from npformer.parity import compare
-from tests.parity.suite import FAMILIES, Network, pairs, try_one, try_two
+from tests.parity.planted import FAMILIES, NETWORKS, SMALL, Network, pairs, try_one, try_two
 from tests.ports import nhwc
+from tests.sweep import sweep
 
 # (named exactly, explained), of the identifiable ones
 REQUIRED = {"float32": (0.98, 0.90), "float16": (0.90, 0.75)}
 BLOCKS = re.compile(r"(.*\.blocks\.\d+|.*network\.[135]|.*intermediate_stages\.[135]|.*patch_embed|.*embeddings|)$")
+SHARES = 16  # into which the planted faults of the default run are divided
+UNEXPLAINED = {"bias-index-wrong"}  # one of its three versions is in no catalogue: a row of the table alone
+
+make_network = functools.cache(Network)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=sweep(NETWORKS, ["small EfficientFormer"]))
 def network(request: pytest.FixtureRequest) -> Network:
-    return Network(request.param)
+    return make_network(request.param)
 
 
+@functools.cache
+def one_of_each_kind() -> list[tuple[Network, str, nhwc.Fault]]:
+    """Every kind of fault once, in one of the small networks that can have it and one of the dtypes, in turn."""
+    able: dict[str, list[tuple[Network, nhwc.Fault]]] = {}
+    for name in SMALL:
+        network = make_network(name)
+        for fault in network.faults(1):
+            able.setdefault(fault.key, []).append((network, fault))
+    chosen = [places[turn % len(places)] for turn, places in enumerate(able.values())]
+    return [(*place, list(REQUIRED)[turn // 2 % 2]) for turn, place in enumerate(chosen)]
+
+
+def test_every_kind_of_a_layers_fault_is_among_them() -> None:
+    planted = {fault.key for _, fault, _ in one_of_each_kind()}
+    assert planted == set(nhwc.kinds()) - set(nhwc.INPUT_KINDS) - {"additive-ones"}  # which needs attention_norm="l2"
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_every_kind_of_fault_is_named_and_explained(share: int) -> None:
+    """Once; at more places, in every family and both dtypes below."""
+    for network, fault, dtype in one_of_each_kind()[share::SHARES]:
+        result = try_one(network, dtype, fault)
+        if result.identifiable:
+            assert result.located, (fault, result.said)
+            assert result.explained or fault.key in UNEXPLAINED, (fault, result.said)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("half", [0, 1])
 @pytest.mark.parametrize("dtype", REQUIRED)
-def test_every_kind_of_fault_is_found(network: Network, dtype: str) -> None:
-    """At one place each, half of them in float16; `python -m tests.parity.suite` has all, at more places."""
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_kind_of_fault_is_found(family: str, dtype: str, half: int) -> None:
+    """At one place each; `python -m tests.reports.parity_suite` has more places."""
+    network = make_network(family)
     faults = list(network.faults(1))
     assert len({fault.key for fault in faults}) >= 30
-    results = [try_one(network, dtype, fault) for fault in faults[:: 1 if dtype == "float32" else 2]]
+    results = [try_one(network, dtype, fault) for fault in faults[half::2]]
     seen = [result for result in results if result.identifiable]
     assert len(seen) >= 0.85 * len(results)
     located, explained = REQUIRED[dtype]
@@ -39,14 +76,26 @@ def test_every_kind_of_fault_is_found(network: Network, dtype: str) -> None:
     assert len(unexplained) <= (1 - explained) * len(seen), unexplained
 
 
-@pytest.mark.parametrize("dtype", REQUIRED)
-def test_two_faults_at_once_are_both_found(network: Network, dtype: str) -> None:
-    for pair in pairs(network, 3):
+@pytest.mark.parametrize(
+    ("name", "dtype", "count"),
+    sweep(
+        [
+            ("small EfficientNet", "float16", 1),
+            ("small EfficientFormer", "float32", 1),
+            *((family, dtype, 3) for family in FAMILIES for dtype in REQUIRED),
+        ],
+        [("small EfficientNet", "float16", 1)],
+    ),
+)
+def test_two_faults_at_once_are_both_found(name: str, dtype: str, count: int) -> None:
+    network = make_network(name)
+    for pair in pairs(network, count):
         assert try_two(network, dtype, pair), pair
 
 
 def test_a_dump_of_blocks_alone_leads_to_the_block(network: Network) -> None:
-    faults = [fault for fault in network.faults(1) if network.effect(fault, "float32") > 8][::6]
+    faults = [fault for fault in network.faults(1) if network.effect(fault, "float32") > 8]
+    faults = faults[10::30] if network.family in SMALL else faults[::6]
     said: Counter[str] = Counter()
     for fault in faults:
         port = network.port("float32", fault)
@@ -63,7 +112,8 @@ def test_a_dump_of_blocks_alone_leads_to_the_block(network: Network) -> None:
                 {n: v for n, v in port.items() if BLOCKS.match(n) or n in report.suggestions},
             )  # fmt: skip
             assert closer.faults[0].op in fault.shows_at
-    assert said["named"] > len(faults) / 2
+    if network.family not in SMALL:  # of those a few alone were tried
+        assert said["named"] > len(faults) / 2
 
 
 def test_a_sparse_dump_without_a_fault_raises_no_alarm(network: Network) -> None:
@@ -114,7 +164,7 @@ def test_a_fault_is_described_to_the_last_number(network: Network) -> None:
 
 
 def test_a_wrong_border_is_told_from_a_wrong_inside() -> None:
-    network = Network("SwiftFormer")
+    network = make_network("small SwiftFormer")
     fault = first(network, "pad-edge")
     (found,) = network.compare("float32", fault).faults
     assert found.border is None or found.border > 3

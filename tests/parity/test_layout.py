@@ -11,6 +11,7 @@ import pytest
 from npformer import Trace, record
 from npformer.parity.layout import Laid, grids, readings, undo_layouts
 from tests import support, tiny
+from tests.sweep import sweep
 
 Array = np.ndarray
 CLASSES = [support.TWO_HEADS, support.NET, support.SWIFT]
@@ -81,8 +82,13 @@ def undo(t: Trace, arrange: Callable[[Trace, str], Array], dtype: type = np.floa
     return undo_layouts(t, port, {name: f"port/{name}" for name in t})
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("class_name", "size", "batch"), CASES)
+ONE_OF_EACH_CLASS = [(support.TWO_HEADS, (64, 64), 2), (support.NET, (47, 62), 2), (support.SWIFT, (70, 97), 1)]
+IN_TURN = [(*ONE_OF_EACH_CLASS[turn % 3], way) for turn, way in enumerate(WAYS)]
+
+
+@pytest.mark.parametrize(
+    ("class_name", "size", "batch", "way"), sweep([(*case, way) for case in CASES for way in WAYS], IN_TURN)
+)
 def test_any_way_of_laying_out_a_whole_dump(class_name: str, size: tuple[int, int], batch: int, way: str) -> None:
     arrange, vote = WAYS[way]
     t = trace(class_name, size, batch)

@@ -16,6 +16,7 @@ import pytest
 from npformer import Module, Trace, record, watch
 from npformer.parity.names import Matching, match_names, read_map, write_map
 from tests import support, tiny
+from tests.sweep import sweep
 
 Array = np.ndarray
 CLASSES = [support.TWO_HEADS, support.NET, support.SWIFT]
@@ -423,10 +424,17 @@ def test_among_values_we_do_not_have(class_name: str, keep: float, extra: float)
     assert wrong == 0
 
 
-@pytest.mark.parametrize(("layout", "dtype"), DUMPED)
-@pytest.mark.parametrize("kind", ["scaled", "noise", "loud"])
-@pytest.mark.parametrize("at", [0.0, 0.05, 0.4, 0.7])
-@pytest.mark.parametrize("class_name", CLASSES)
+FAULTY = [
+    (name, at, kind, *dumped)
+    for name in CLASSES
+    for at in (0.0, 0.05, 0.4, 0.7)
+    for kind in ("scaled", "noise", "loud")
+    for dumped in DUMPED
+]
+
+
+# Seven goes into none of the numbers of choices, so that every class, place, kind and way to dump has its turn.
+@pytest.mark.parametrize(("class_name", "at", "kind", "layout", "dtype"), sweep(FAULTY, FAULTY[::7]))
 def test_shape_and_order_carry_on_after_a_fault(
     class_name: str, at: float, kind: str, layout: str, dtype: Any
 ) -> None:
@@ -439,9 +447,15 @@ def test_shape_and_order_carry_on_after_a_fault(
     assert wrong == 0
 
 
-@pytest.mark.parametrize("class_name", CLASSES)
-@pytest.mark.parametrize("keep", [1.0, 0.7, 0.5])
-@pytest.mark.parametrize(("at", "extra"), [(0.0, 0.1), (0.0, 0.3), (0.4, 0.1), (0.4, 0.3), (0.4, 1.5)])
+CROWDED = [
+    (name, keep, at, extra)
+    for name in CLASSES
+    for keep in (1.0, 0.7, 0.5)
+    for at, extra in ((0.0, 0.1), (0.0, 0.3), (0.4, 0.1), (0.4, 0.3), (0.4, 1.5))
+]
+
+
+@pytest.mark.parametrize(("class_name", "keep", "at", "extra"), sweep(CROWDED, CROWDED[::4]))
 def test_after_a_fault_and_among_others_nothing_is_wrong(
     class_name: str, keep: float, at: float, extra: float
 ) -> None:

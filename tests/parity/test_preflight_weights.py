@@ -16,6 +16,7 @@ from npformer.parity.preflight.folding import neighbours
 from npformer.parity.report import Finding
 from tests import tiny
 from tests.support import BARE, BARE_NET, BARE_SWIFT, NET, ONE_HEAD, SWIFT, TWO_HEADS
+from tests.sweep import sweep
 
 MODELS = [BARE, ONE_HEAD, TWO_HEADS, BARE_NET, NET, BARE_SWIFT, SWIFT]
 FAMILIES = [TWO_HEADS, NET, SWIFT]
@@ -447,9 +448,13 @@ CHANGES: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+CHANGED = [(name, change, dtype) for change in CHANGES for dtype in ("float32", "float16") for name in FAMILIES]
+
+
+# Every change once, in float32 or float16, on one family after the other.
+@pytest.mark.parametrize(
+    ("name", "change", "dtype"), sweep(CHANGED, [CHANGED[6 * turn + turn % 6] for turn in range(len(CHANGES))])
+)
 def test_a_changed_weight_is_named(name: str, change: str, dtype: str) -> None:
     rank, make = CHANGES[change]
     model = tiny.model(name)
@@ -460,12 +465,11 @@ def test_a_changed_weight_is_named(name: str, change: str, dtype: str) -> None:
     assert text.startswith(f"1 weight {change}: {key}")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_one_number_of_one_weight_is_enough(name: str) -> None:
+@pytest.mark.parametrize(("name", "step"), sweep([(n, step) for n in FAMILIES for step in (7, 1)], lambda c: c[1] > 1))
+def test_one_number_of_one_weight_is_enough(name: str, step: int) -> None:
     model = tiny.model(name)
-    for key in model.state_dict():
-        if model.state_dict()[key].dtype.kind != "f":
-            continue
+    floats = [key for key, value in model.state_dict().items() if value.dtype.kind == "f"]
+    for key in floats[::step]:
         state = rounded(model.state_dict())
         flat = state[key].reshape(-1)
         state[key] = np.where(np.arange(flat.size) == flat.size - 1, flat * np.float32(1.001), flat).reshape(

@@ -1,4 +1,4 @@
-"""Time and memory of comparing EfficientFormer-L1 with a port of it: `python -m tests.parity.cost`."""
+"""Time and memory of comparing EfficientFormer-L1 with a port of it: `python -m tests.reports.parity_cost`."""
 
 import resource
 import tempfile
