@@ -1,4 +1,4 @@
-"""Settings for all tests: one thread each where they share the cores, and the parts of the exhaustive run."""
+"""What all tests share: one thread each where they share the cores, and the parts of the exhaustive run."""
 
 import os
 import zlib
@@ -10,11 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy is imported, which reads
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--part",
-        metavar="K/N",
-        help="run the Kth of N parts of the chosen tests, K from 1 to N, parted by their names",
-    )
+    parser.addoption("--part", metavar="K/N", help="run the Kth of N parts of the chosen tests, K from 1 to N")
 
 
 def pytest_collection_modifyitems(config, items):

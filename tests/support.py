@@ -8,8 +8,10 @@ drawn by parameter *name*, so PyTorch and NumPy make the same ones without shari
 from __future__ import annotations
 
 import json
+import socket
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -222,6 +224,8 @@ SWIFTFORMERS = {
 }  # fmt: skip
 
 CASES = {**EFFICIENTFORMERS, **EFFICIENTNETS, **SWIFTFORMERS}
+SMALLEST = ("l1", "efficientnet-b0", "swiftformer-xs")  # of each family's published variants
+ODD = [name for name, case in CASES.items() if case.settings.get("num_labels") != 1000]  # all but the published ones
 
 
 def random_state(arrays: Mapping[str, np.ndarray], draw: int = 0) -> dict[str, np.ndarray]:
@@ -314,3 +318,11 @@ def command_line(capsys: Any, command: str) -> Callable[..., tuple[int, str, str
         return code, captured.out, captured.err
 
     return call
+
+
+@contextmanager
+def nobody_listening() -> Iterator[int]:
+    """A port that refuses every connection: it is taken, by one who never listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

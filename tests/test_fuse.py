@@ -16,19 +16,25 @@ from npformer.fast import kernels
 from npformer.models import efficientformer, efficientnet, swiftformer
 from npformer.nn import BatchNorm2d
 from tests import tiny
-from tests.support import CASES, TOLERANCE, fill, pixel_values
+from tests.support import CASES, ODD, SMALLEST, TOLERANCE, fill, pixel_values
+from tests.sweep import sweep
 from tests.tiny import CLASSES, NET_CLASSES, SWIFT_CLASSES
 
 EVERY_CLASS = [*CLASSES, *NET_CLASSES, *SWIFT_CLASSES]
-# float32 against the float64 truth: our readable model's error, of which PyTorch's is at most twice (live tests).
-LARGE = {"l1", "efficientnet-b0", "swiftformer-xs"}
+FAMILIES = {"EfficientFormer": CLASSES[2], "EfficientNet": NET_CLASSES[1], "SwiftFormer": SWIFT_CLASSES[1]}
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
-    npformer.set_num_threads(2)
+def one_thread():
+    """But where a test asks for more: threads that wait awake take time from other tests."""
+    npformer.set_num_threads(1)
     yield
     npformer.set_num_threads(None)
+
+
+@pytest.fixture
+def two_threads(one_thread):
+    npformer.set_num_threads(2)
 
 
 def largest_difference(actual, expected):
@@ -44,7 +50,8 @@ def outputs(model, x):
     return [array for value in out.to_tuple() for array in (value if isinstance(value, tuple) else (value,))]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("name", sweep(CASES, default=ODD))  # published ones: the next test
 def test_a_fused_model_returns_the_same_in_float64(name):
     case = CASES[name]
     model = fill(case.model(), np.float64)
@@ -57,8 +64,10 @@ def test_a_fused_model_returns_the_same_in_float64(name):
         assert largest_difference(actual, expected) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", sorted(LARGE))
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("name", SMALLEST)
 def test_rounding_of_a_fused_model_is_that_of_the_readable_one(name):
+    """Each against the float64 truth. PyTorch's errors are at least half of the readable model's (live tests)."""
     case = CASES[name]
     x = pixel_values(case.shape).astype(np.float32)
     truth = outputs(fill(case.model(), np.float64), x.astype(np.float64))
@@ -69,16 +78,24 @@ def test_rounding_of_a_fused_model_is_that_of_the_readable_one(name):
         assert errors[1] <= 2 * errors[0]
 
 
-@pytest.mark.parametrize("name", EVERY_CLASS)
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
-def test_every_size_of_batch_gives_the_same_for_each_picture(name, size):
+# Pictures and threads: pieces of one picture, one picture for each thread, several, with some left over, or too few.
+SHARED = [(size, threads) for size in (1, 2, 3, 5, 9) for threads in (1, 2, 3, 8)]
+
+
+def is_default(case):
+    few = [(1, 1), (1, 3), (2, 3), (3, 8), (5, 2), (9, 2)] if case[0] in FAMILIES.values() else [(1, 2), (9, 3)]
+    return case[1:] in few
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "threads"), sweep([(name, *shared) for name in EVERY_CLASS for shared in SHARED], is_default)
+)
+def test_every_size_of_batch_gives_the_same_for_each_picture(name, size, threads):
     model = tiny.model(name).astype(np.float64)
     x = np.random.default_rng(3).standard_normal((size, 3, 64, 64))
-    fused = fuse(model)
-    for threads in (1, 2, 3, 8):
-        npformer.set_num_threads(threads)
-        for actual, expected in zip(outputs(fused, x), outputs(model, x), strict=True):
-            assert largest_difference(actual, expected) <= TOLERANCE
+    npformer.set_num_threads(threads)
+    for actual, expected in zip(outputs(fuse(model), x), outputs(model, x), strict=True):
+        assert largest_difference(actual, expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", EVERY_CLASS)
@@ -104,6 +121,7 @@ def test_arguments_and_refusals_are_those_of_the_readable_model(name):
         assert str(actual.value) == str(expected.value)
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("name", [CLASSES[1], NET_CLASSES[1], SWIFT_CLASSES[1]])
 def test_the_loss_is_that_of_the_whole_batch(name):
     model = tiny.model(name).astype(np.float64)
@@ -142,6 +160,7 @@ def test_nothing_is_left_of_batch_norms_and_layer_scales_in_the_blocks(name):
     assert not [name for name in fused.state_dict() if "layer_scale" in name]
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("name", EVERY_CLASS)
 def test_a_recording_has_the_names_that_still_exist_and_says_so(name):
     model = tiny.model(name).astype(np.float64)
@@ -204,16 +223,19 @@ def test_fused_models_can_be_copied_pickled_and_cast(name):
     assert largest_difference(wide(x).main, expected) < 1e-4
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("size", [1, 6])
-@pytest.mark.parametrize("name", ["l1", "efficientnet-b0", "swiftformer-xs"])
+@pytest.mark.parametrize("name", sweep([*FAMILIES.values(), *SMALLEST], default=[*FAMILIES.values()]))
 def test_callers_on_eight_threads_get_bit_identical_answers(name, size):
-    fused = fuse(fill(CASES[name].model(), np.float32))
-    side = 224 if name == "l1" else 96
+    fused = fuse(fill(CASES[name].model(), np.float32) if name in CASES else tiny.model(name))
+    side = {"l1": 224, "efficientnet-b0": 96, "swiftformer-xs": 96}.get(name, 64)
     x = np.random.default_rng(0).standard_normal((size, 3, side, side)).astype(np.float32)
     alone, answers = fused(x).logits, [[] for _ in range(8)]
     assert np.array_equal(fused(x).logits, alone)  # from run to run
+    together = threading.Barrier(8)
 
     def call(mine):
+        together.wait()
         mine.extend(fused(x).logits for _ in range(2))
 
     callers = [threading.Thread(target=call, args=(mine,)) for mine in answers]
@@ -225,9 +247,8 @@ def test_callers_on_eight_threads_get_bit_identical_answers(name, size):
     assert all(np.array_equal(answer, alone) for mine in answers for answer in mine)
 
 
-@pytest.mark.parametrize("name", ["l1", "efficientnet-b0", "swiftformer-xs"])
+@pytest.mark.parametrize("name", SMALLEST)
 def test_a_second_call_allocates_almost_nothing(name):
-    npformer.set_num_threads(1)
     fused = fuse(fill(CASES[name].model(), np.float32))
     x = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
     for _ in range(3):
@@ -239,6 +260,7 @@ def test_a_second_call_allocates_almost_nothing(name):
     assert peak < 2_000_000  # a first call takes ten times as much
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_results_of_earlier_calls_are_never_overwritten():
     fused = fuse(tiny.model(SWIFT_CLASSES[0]))
     pictures = np.random.default_rng(0).standard_normal((6, 2, 3, 64, 64)).astype(np.float32)
@@ -250,11 +272,11 @@ def test_results_of_earlier_calls_are_never_overwritten():
         assert all(np.array_equal(a, b) for a, b in zip(out.hidden_states, states, strict=True))
 
 
-def test_memory_hardly_grows_with_the_batch():
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_memory_hardly_grows_with_the_batch(name):
     """A few pictures are worked on at a time; the readable model holds every map of all of them."""
-    npformer.set_num_threads(1)
-    model = fill(CASES["swiftformer-xs"].model(), np.float32)
-    x = np.random.default_rng(0).standard_normal((48, 3, 64, 64)).astype(np.float32)
+    model = tiny.model(name)
+    x = np.random.default_rng(0).standard_normal((24, 3, 64, 64)).astype(np.float32)
     peaks = []
     for run in (fuse(model), model):
         run(x[:4])
@@ -266,7 +288,6 @@ def test_memory_hardly_grows_with_the_batch():
 
 
 # Folding gone wrong in the ways one gets it wrong: every model of the family must notice.
-FAMILIES = {"EfficientFormer": CLASSES[2], "EfficientNet": NET_CLASSES[1], "SwiftFormer": SWIFT_CLASSES[1]}
 
 
 def without_eps(affine):

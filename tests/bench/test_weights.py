@@ -7,6 +7,7 @@ from npformer import watch
 from npformer.bench.weights import randomize
 from npformer.models.registry import model_config
 from tests import tiny
+from tests.sweep import sweep
 
 SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
 
@@ -21,13 +22,11 @@ def pictures(size, draw):
 
 
 # A small and a deep one of each family; the deepest of all on pictures that cost less than its own.
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        ("efficientformer-l1", 224), ("efficientformer-l3", 224), ("efficientnet-b0", 224), ("efficientnet-b8", 128),
-        ("swiftformer-xs", 224), ("swiftformer-l3", 224),
-    ],
-)  # fmt: skip
+SMALL = [("efficientformer-l1", 224), ("efficientnet-b0", 224), ("swiftformer-xs", 224)]
+DEEP = [("efficientformer-l3", 224), ("efficientnet-b8", 128), ("swiftformer-l3", 224)]
+
+
+@pytest.mark.parametrize(("name", "size"), sweep([*SMALL, *DEEP], default=SMALL))
 def test_every_value_is_of_order_one_to_a_thousand(name, size):
     model = randomized(name, size)
     bad, largest = [], {}

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from npformer.evaluate import DataSet
 from npformer.evaluate.data import Item
 
 CLASSES = ["Ankle boot", "Bag", "Coat"]  # in the order of their folders, which is not the model's
+LONGEST = 600  # seconds, and only where something hangs
 
 
 def picture(number: int) -> Image.Image:
@@ -50,10 +52,34 @@ class Deadly(DataSet):
         return picture(number)
 
 
-class Slow(Deadly):
-    """Pictures that are slow to open, and record which process opens them."""
+class Held(DataSet):
+    """Pictures that note down who opens them. From each of `stops` on they wait there until a note says to go on."""
+
+    def __init__(self, count: int, notes: Path, stops: tuple[int, ...] = (0,)):
+        self.count, self.notes, self.stops = count, notes, stops
+        self.name = f"held {count}"
+
+    __iter__ = Deadly.__iter__
 
     def load(self, key):
-        time.sleep(0.01)
-        (self.notes / f"worker-{os.getpid()}").touch()
+        (self.notes / f"opened-{key}-{os.getpid()}").touch()
+        for stop in self.stops:
+            if stop <= int(key):
+                until((self.notes / f"go-{stop}").exists)
         return picture(int(key))
+
+    def openers(self, stop=0):
+        """The processes that have opened a picture from there on."""
+        opened = [map(int, note.name.split("-")[1:]) for note in self.notes.glob("opened-*")]
+        return {process for number, process in opened if number >= stop}
+
+    def go(self, stop):
+        (self.notes / f"go-{stop}").touch()
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something to be so."""
+    latest = time.monotonic() + LONGEST
+    while not condition():
+        assert time.monotonic() < latest, "waited in vain"
+        time.sleep(0.01)

@@ -1,7 +1,8 @@
-"""Every picture is counted exactly once, whatever happens to the workers."""
+"""Every picture is counted exactly once, whatever becomes of the workers."""
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 
+import numpy as np
 import pytest
 
 from npformer.evaluate import evaluate, evaluation, open_data_set
@@ -19,7 +21,9 @@ from npformer.evaluate import run as run_module
 from npformer.evaluate.data import Item
 from npformer.evaluate.job import Job
 from npformer.evaluate.run import Here, classify_all, process_pool
-from tests.evaluate.made_up import Deadly, Slow, class_folders
+from tests.evaluate.made_up import LONGEST, Deadly, Held, class_folders, until
+from tests.support import nobody_listening
+from tests.sweep import sweep
 
 MODEL = "efficientnet-fashion"  # the quickest
 
@@ -34,7 +38,7 @@ def lines(path):
 
 @pytest.fixture
 def undisturbed(tmp_path):
-    """Return the results of an undisturbed run of one worker on a data set."""
+    """What a run of one worker, left alone, writes about a data set."""
 
     def run(data):
         evaluate(MODEL, data, output=tmp_path / "undisturbed.jsonl", batch=8)
@@ -44,7 +48,7 @@ def undisturbed(tmp_path):
 
 
 def close(one, other):
-    """Return whether two results are equal up to the last digits, which depend on the batch of a matrix product."""
+    """Whether two results are the same but for the last digits, which depend on who shared a matrix product."""
     assert one.keys() == other.keys()
     for number, record in one.items():
         assert record["label"] == other[number]["label"]
@@ -54,7 +58,7 @@ def close(one, other):
 
 
 class Losing(Executor):
-    """Executor that runs the work at once, but breaks permanently when `breaks` is true of a share's numbers."""
+    """Does the work at once, but breaks for good whenever `breaks` says so of a share's numbers."""
 
     def __init__(self, breaks, began):
         self.breaks, self.broken, self.began = breaks, False, began
@@ -87,6 +91,13 @@ def test_nothing_is_lost_when_workers_die_at_random():
     died = count()
     errors, _ = losing(lambda numbers: next(died) % 3 == 1)
     assert errors == set()
+
+
+@pytest.mark.parametrize("chance", [0.1, 0.5])
+def test_nothing_is_lost_when_workers_die_by_the_hundred(chance):
+    for seed in range(50):
+        draw = random.Random(seed)
+        losing(lambda numbers, draw=draw: draw.random() < chance)
 
 
 def test_a_picture_that_kills_its_worker_is_found_and_the_others_are_not_blamed():
@@ -140,12 +151,12 @@ def test_here_is_an_executor():
 
 
 def test_processes_give_what_one_process_gives(tmp_path, undisturbed):
-    data = open_data_set(class_folders(tmp_path / "val", 10))
-    evaluate(MODEL, data, workers=2, output=tmp_path / "two.jsonl", batch=4)
+    data = open_data_set(class_folders(tmp_path / "val", 4))
+    evaluate(MODEL, data, workers=2, output=tmp_path / "two.jsonl", batch=3)
     assert close(lines(tmp_path / "two.jsonl"), undisturbed(data))
 
 
-@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+@pytest.mark.parametrize("kind", sweep([ThreadPoolExecutor, ProcessPoolExecutor], default=[ThreadPoolExecutor]))
 def test_any_executor_will_do_and_stays_open(tmp_path, undisturbed, kind):
     data = open_data_set(class_folders(tmp_path / "val", 6))
     with process_pool(2) if kind is ProcessPoolExecutor else kind(2) as executor:
@@ -154,90 +165,194 @@ def test_any_executor_will_do_and_stays_open(tmp_path, undisturbed, kind):
     assert close(lines(tmp_path / "lent.jsonl"), undisturbed(data))
 
 
-def test_worker_processes_killed_by_a_picture(tmp_path, undisturbed):
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    expected = undisturbed(Deadly(40))
-    data = Deadly(40, always=(13,), once=(5, 30), notes=notes)
-    evaluate(MODEL, data, workers=2, output=tmp_path / "killed.jsonl", batch=8)
+@pytest.mark.parametrize(
+    ("count", "always", "once", "batch"), sweep([(4, 1, (), 1), (40, 13, (5, 30), 8)], default=[(4, 1, (), 1)])
+)
+def test_worker_processes_killed_by_a_picture(tmp_path, notes, undisturbed, count, always, once, batch):
+    expected = undisturbed(Deadly(count))
+    data = Deadly(count, always=(always,), once=once, notes=notes)
+    evaluate(MODEL, data, workers=2, output=tmp_path / "killed.jsonl", batch=batch)
     found = lines(tmp_path / "killed.jsonl")
-    assert found.pop(13)["error"] == "whoever opens it dies (3 times)"
-    expected.pop(13)
+    assert found.pop(always)["error"] == "whoever opens it dies (3 times)"
+    expected.pop(always)
     assert close(found, expected)
-    assert {"5", "13", "30"} == {path.name for path in notes.iterdir()}
+    assert {str(number) for number in (always, *once)} == {path.name for path in notes.iterdir()}
+
+
+@pytest.fixture
+def notes(tmp_path):
+    (tmp_path / "notes").mkdir()
+    return tmp_path / "notes"
 
 
 @contextmanager
-def one_worker_killed(notes):
-    """Kill the first worker that announces itself, within the block."""
-    killed = []
-
-    def kill_one():
-        while not (workers := list(notes.glob("worker-*"))):
-            time.sleep(0.01)
-        time.sleep(0.1)
-        killed.append(int(workers[0].name.removeprefix("worker-")))
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_one, daemon=True)
-    killer.start()
+def meanwhile(act):
+    """What happens on another thread while something runs here, and must have happened before that is over."""
+    done = []
+    thread = threading.Thread(target=lambda: done.append(act()), daemon=True)
+    thread.start()
     yield
-    killer.join(timeout=10)
-    assert len(killed) == 1, "no worker was killed"
+    thread.join(LONGEST)
+    assert done, "it did not happen"
 
 
-def test_a_worker_process_killed_from_outside(tmp_path, undisturbed):
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    with one_worker_killed(notes):
-        evaluate(MODEL, Slow(120, notes=notes), workers=2, output=tmp_path / "killed.jsonl", batch=8)
-    assert len(list(notes.glob("worker-*"))) > 2, "nobody took the dead worker's place"
-    assert close(lines(tmp_path / "killed.jsonl"), undisturbed(Deadly(120)))
+def kill_one(data, of):
+    """When so many workers have opened a picture each and wait there, kill one."""
+    until(lambda: len(data.openers()) == of)
+    os.kill(min(data.openers()), signal.SIGKILL)
+    data.go(0)
 
 
-def test_a_run_that_is_interrupted_goes_on_where_it_was(tmp_path, undisturbed):
-    root = class_folders(tmp_path / "val", 200)
-    output = tmp_path / "out.jsonl"
-    command = [sys.executable, "-m", "npformer", "evaluate", str(root), "--model", "efficientformer-fashion"]
-    command += ["--workers", "2", "--batch", "4", "--output", str(output)]
-    running = subprocess.Popen(
-        command,
+def test_a_worker_process_killed_from_outside(tmp_path, notes, undisturbed):
+    data = Held(24, notes)
+    with meanwhile(lambda: kill_one(data, of=2)):
+        evaluate(MODEL, data, workers=2, output=tmp_path / "killed.jsonl", batch=8)
+    assert len(data.openers()) > 2, "nobody took the dead worker's place"
+    assert close(lines(tmp_path / "killed.jsonl"), undisturbed(Deadly(24)))
+
+
+def stops(seed, total):
+    """Where to kill: at pictures that lie far enough apart that none is alone with three deaths."""
+    return tuple(int(stop) for stop in np.cumsum(np.random.default_rng(seed).integers(3, 8, total)))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("seed", range(6))
+def test_worker_processes_killed_again_and_again(tmp_path, notes, undisturbed, monkeypatch, seed):
+    """Any of them, whatever it does at that moment: start, open a picture, compute, answer or wait."""
+    pools = []
+    monkeypatch.setattr(evaluation, "process_pool", lambda count: pools.append(process_pool(count)) or pools[-1])
+    draw, places = random.Random(seed), stops(seed, 12)
+    count = places[-1] + 10
+    data = Held(count, notes, places)
+
+    def kill():
+        for stop in places:
+            until(lambda stop=stop: data.openers(stop))
+            time.sleep(draw.uniform(0, 0.1))
+            with suppress(ProcessLookupError, TypeError):  # the pool is broken already, and its processes forgotten
+                os.kill(draw.choice(sorted(pools[-1]._processes)), signal.SIGKILL)
+            data.go(stop)
+
+    with meanwhile(kill):
+        evaluate(MODEL, data, workers=2, output=tmp_path / "killed.jsonl", batch=4)
+    assert len(pools) > 1, "nobody was killed"
+    assert close(lines(tmp_path / "killed.jsonl"), undisturbed(Deadly(count)))
+
+
+# --- a run that ends early -------------------------------------------------------------------------------------------
+
+
+def start(root, output):
+    """The command with two workers, in a group of processes of its own."""
+    command = [sys.executable, "-m", "npformer", "evaluate", str(root), "--model", MODEL, "--workers", "2"]
+    return subprocess.Popen(
+        [*command, "--batch", "4", "--output", str(output)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # of tests run with "&" it is ignored
     )
-    while not output.exists() or output.read_text().count("\n") < 12:
-        assert running.poll() is None, running.stderr.read()
-        time.sleep(0.01)
+
+
+def written(output):
+    """How many pictures have a result."""
+    return output.read_text().count("\n") - 1 if output.exists() else 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
+def test_a_run_that_is_interrupted_goes_on_where_it_was(tmp_path, undisturbed):
+    root, output = class_folders(tmp_path / "val", 8), tmp_path / "out.jsonl"
+    held = root / "Bag" / "1.png"  # number 9; whoever opens it waits for somebody to write it
+    content = held.read_bytes()
+    held.unlink()
+    os.mkfifo(held)
+    running = start(root, output)
+    until(lambda: written(output) == 20 or running.poll() is not None)  # all but the share of four that it is in
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130, said
+    said = running.stderr.readline() + running.stderr.readline()
     assert "the same command goes on from there" in said
-    assert "Traceback" not in said
+    held.write_bytes(b"")  # nobody waits for the result any more
+    rest = running.communicate(timeout=LONGEST)[1]
+    assert (running.returncode, rest) == (130, "")
     halfway = lines(output)
-    assert 8 <= len(halfway) < 600
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert finished.returncode == 0, finished.stderr
+    assert sorted({*range(24)} - {*halfway}) == [8, 9, 10, 11]
+    held.unlink()
+    held.write_bytes(content)
+    evaluate(MODEL, open_data_set(root), output=output, batch=4)
     whole = lines(output)
     assert {number: whole[number] for number in halfway} == halfway
-    evaluate("efficientformer-fashion", open_data_set(root), output=tmp_path / "undisturbed.jsonl")
-    assert close(whole, lines(tmp_path / "undisturbed.jsonl"))
+    assert close(whole, undisturbed(open_data_set(root)))
 
 
-def test_a_dask_cluster_that_loses_a_worker(tmp_path, undisturbed):
-    distributed = pytest.importorskip("distributed")
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-    with distributed.LocalCluster(**options) as cluster, one_worker_killed(notes):
-        address = cluster.scheduler_address
-        evaluate(MODEL, Slow(120, notes=notes), dask=address, output=tmp_path / "dask.jsonl", batch=8)
-    assert close(lines(tmp_path / "dask.jsonl"), undisturbed(Deadly(120)))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_killed_again_and_again_goes_on_where_it_was(tmp_path, undisturbed, number):
+    """All its processes at once, as a machine that goes down would; whatever the moment."""
+    root, output = class_folders(tmp_path / "val", 40), tmp_path / "out.jsonl"
+    draw = random.Random(number)
+    for _ in range(4):
+        running, enough = start(root, output), written(output) + draw.randint(0, 20)
+        until(lambda running=running, enough=enough: written(output) >= enough or running.poll() is not None)
+        time.sleep(draw.uniform(0, 0.05))
+        with suppress(ProcessLookupError):  # it was faster
+            os.killpg(running.pid, number)
+        running.communicate(timeout=LONGEST)
+    finished = start(root, output)
+    told = finished.communicate(timeout=LONGEST)[1]
+    assert finished.returncode == 0, told
+    assert close(lines(output), undisturbed(open_data_set(root)))
+
+
+# --- Dask ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def cluster(tmp_path, workers):
+    """The address of worker processes, on ports that are free, with patience for slow machines."""
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    patience = dict.fromkeys(["distributed.comm.timeouts.connect", "distributed.comm.timeouts.tcp"], f"{LONGEST}s")
+    options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50, "local_directory": tmp_path}
+    with dask.config.set(patience), distributed.LocalCluster(n_workers=workers, **options) as found:
+        yield found.scheduler_address
+
+
+@pytest.mark.parametrize("workers", sweep([1, 2], default=[1]))  # another process takes the dead one's place
+def test_a_dask_cluster_that_loses_a_worker(tmp_path, notes, monkeypatch, undisturbed, workers):
+    monkeypatch.setattr(evaluation, "DASK_SECONDS", LONGEST)
+    data = Held(24, notes)
+    with cluster(tmp_path, workers) as address, meanwhile(lambda: kill_one(data, of=workers)):
+        evaluate(MODEL, data, dask=address, output=tmp_path / "dask.jsonl", batch=4)
+    assert close(lines(tmp_path / "dask.jsonl"), undisturbed(Deadly(24)))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("seed", range(2))
+def test_a_dask_cluster_that_loses_workers_again_and_again(tmp_path, notes, monkeypatch, undisturbed, seed):
+    monkeypatch.setattr(evaluation, "DASK_SECONDS", LONGEST)
+    places = stops(seed, 5)
+    count = places[-1] + 10
+    data = Held(count, notes, places)
+
+    def kill():
+        dead = set()
+        for stop in places:
+            until(lambda stop=stop: data.openers(stop) - dead)
+            dead.add(worker := min(data.openers(stop) - dead))
+            os.kill(worker, signal.SIGKILL)
+            data.go(stop)
+
+    with cluster(tmp_path, 2) as address, meanwhile(kill):
+        evaluate(MODEL, data, dask=address, output=tmp_path / "dask.jsonl", batch=4)
+    assert close(lines(tmp_path / "dask.jsonl"), undisturbed(Deadly(count)))
 
 
 def test_a_dask_scheduler_that_is_not_there(tmp_path, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr(evaluation, "DASK_SECONDS", 0.5)
-    with pytest.raises(OSError, match=r"dask tcp://127\.0\.0\.1:9: no scheduler answers there"):
-        evaluate(MODEL, Deadly(3), dask="tcp://127.0.0.1:9", output=tmp_path / "dask.jsonl")
+    with (
+        nobody_listening() as port,
+        pytest.raises(OSError, match=rf"dask tcp://127\.0\.0\.1:{port}: no scheduler answers there"),
+    ):
+        evaluate(MODEL, Deadly(3), dask=f"tcp://127.0.0.1:{port}", output=tmp_path / "dask.jsonl")

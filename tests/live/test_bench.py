@@ -13,9 +13,10 @@ for library in ("torch", "transformers", "onnx", "onnxruntime"):
     pytest.importorskip(library, exc_type=ImportError)
 
 
-def test_the_same_thing_is_timed_everywhere(capsys, monkeypatch):
+@pytest.mark.parametrize("name", ["efficientnet-fashion", pytest.param(None, marks=pytest.mark.exhaustive)])
+def test_the_same_thing_is_timed_everywhere(name, capsys, monkeypatch):
     monkeypatch.setattr(command, "ask_for_peaks", lambda threads, seconds: Peaks(100.0, 100.0, 10.0))
-    names = shipped_models()
+    names = [name] if name else shipped_models()
     rivals = ("unfused", "torch", "onnxruntime")
     options = ["--against", "onnxruntime,torch", "--unfused", "--batch", "2", "--rounds", "1", "--seconds", "0.05"]
     code = main(["bench", *names, *options, "--json"])

@@ -29,6 +29,7 @@ from npformer.convert.pipeline import load_checkpoint  # noqa: E402
 from npformer.ops import attention_bias_index  # noqa: E402
 from tests.live import torchvision_shim  # noqa: E402
 from tests.support import random_state  # noqa: E402
+from tests.sweep import sweep  # noqa: E402
 from tests.test_sources import CLASSES, our_shapes, their_keys  # noqa: E402
 
 torchvision = torchvision_shim.load()
@@ -69,7 +70,11 @@ def save(source: str, state: dict[str, Any], path: Path) -> None:
     torch.save(wrapped, path, _use_new_zipfile_serialization=source != "lukemelas")
 
 
-@pytest.mark.parametrize(("source", "name"), CASES)
+SMALL = ("efficientformer-l1", "efficientnet-b0", "swiftformer-xs")
+SMALLEST = [(source, name) for source, name in CASES if SOURCES[source].architectures[name].variant in SMALL]
+
+
+@pytest.mark.parametrize(("source", "name"), sweep(CASES, SMALLEST))
 def test_the_converted_model_gives_the_same_logits(source: str, name: str, tmp_path: Path) -> None:
     family, ours = our_shapes(source, name)
     drawn = draw(ours)

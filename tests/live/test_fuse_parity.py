@@ -9,11 +9,12 @@ pytest.importorskip("transformers")
 from npformer import fuse  # noqa: E402
 from tests.live import oracle  # noqa: E402
 from tests.support import CASES, fill, pixel_values  # noqa: E402
+from tests.sweep import sweep  # noqa: E402
 
 ROWS: list[str] = []
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", sweep(CASES, ["resolution-5", "net-tf-same", "swift-l2", "swiftformer-xs"]))
 def test_a_fused_model_rounds_no_worse_than_twice_pytorch(name):
     case = CASES[name]
     x = pixel_values(case.shape)

@@ -30,6 +30,7 @@ from npformer.nn import watch  # noqa: E402
 from npformer.ops import attention_bias_index  # noqa: E402
 from tests.live import torchvision_shim  # noqa: E402
 from tests.support import fill, pixel_values  # noqa: E402
+from tests.sweep import sweep  # noqa: E402
 
 torchvision = torchvision_shim.load()
 import timm  # noqa: E402 - it imports torchvision
@@ -220,12 +221,15 @@ def test_swiftformer_at_another_resolution() -> None:
 
 @pytest.mark.parametrize(
     ("source", "architecture"),
-    [
-        *(("timm", f"efficientformer_{size}") for size in ("l3", "l7")),
-        *(("timm", f"efficientnet_b{n}") for n in (1, 2, 3, 4)),
-        *(("timm", f"swiftformer_{size}") for size in ("s", "l1", "l3")),
-        *(("torchvision", f"efficientnet_b{n}") for n in (1, 4)),
-    ],
+    sweep(
+        [
+            *(("timm", f"efficientformer_{size}") for size in ("l3", "l7")),
+            *(("timm", f"efficientnet_b{n}") for n in (1, 2, 3, 4)),
+            *(("timm", f"swiftformer_{size}") for size in ("s", "l1", "l3")),
+            *(("torchvision", f"efficientnet_b{n}") for n in (1, 4)),
+        ],
+        [("timm", "swiftformer_s"), ("torchvision", "efficientnet_b1")],
+    ),
 )
 def test_names_and_shapes_of_larger_variants(source: str, architecture: str) -> None:
     _, model_class = CLASSES[family_of(source, architecture)]

@@ -5,10 +5,11 @@ import pytest
 
 from npformer import AutoImageProcessor, AutoModelForImageClassification, load_image, record
 from npformer.assets import sample_pictures, shipped_models
-from tests.support import CASES, assert_matches_golden, fill, pixel_values, read_golden
+from tests.support import CASES, ODD, SMALLEST, assert_matches_golden, fill, pixel_values, read_golden
+from tests.sweep import sweep
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", sweep(CASES, default=[*ODD, *SMALLEST]))
 def test_every_layer_equals_pytorch(name):
     case = CASES[name]
     trace = record(fill(case.model(), np.float64), pixel_values(case.shape))

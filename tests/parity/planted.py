@@ -6,7 +6,7 @@ eight times the rounding of the dtype at that value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,6 +73,11 @@ class Network:
         self.pixels = round_to(pixel_values(case.shape), "float16").astype(np.float32)
         self.state = self.model.state_dict()
         self.exact = self.port("float64")
+        for array in (*self.state.values(), *self.exact.values(), self.pixels):
+            array.flags.writeable = False  # tests share them
+        self.by_kind: dict[str, list[nhwc.Fault]] = {}
+        for fault in nhwc.sites(self.model, self.pixels):
+            self.by_kind.setdefault(fault.key, []).append(fault)
 
     def port(self, dtype: str, *faults: nhwc.Fault, **options: Any) -> dict[str, np.ndarray]:
         return nhwc.run(self.model.config, self.state, self.pixels, dtype, faults, **options)
@@ -80,23 +85,30 @@ class Network:
     def compare(self, dtype: str, *faults: nhwc.Fault, **options: Any) -> Report:
         return compare(self.model, self.pixels, self.port(dtype, *faults, **options))
 
-    def faults(self, places: int = PLACES) -> Iterator[nhwc.Fault]:
-        """Every kind that changes anything, at that many places, spread from the first to the last that fit."""
-        by_kind: dict[str, list[nhwc.Fault]] = {}
-        for fault in nhwc.sites(self.model, self.pixels):
-            by_kind.setdefault(fault.key, []).append(fault)
-        for faults in by_kind.values():
-            seen = {}
+    def faults(self, places: int = PLACES, of: Collection[str] | None = None) -> Iterator[nhwc.Fault]:
+        """Every kind (`of` these) that changes anything, at that many places, spread from the first to the last."""
+        for key, faults in self.by_kind.items():
+            if of is not None and key not in of:
+                continue
+            seen: dict[str, list[nhwc.Fault]] = {}
             for fault in faults:  # one version per place, another one at the next
                 seen.setdefault(fault.at, []).append(fault)
             one_each = [versions[i % len(versions)] for i, versions in enumerate(seen.values())]
             chosen = np.linspace(0, len(one_each) - 1, min(places, len(one_each))).round().astype(int)
-            yield from nhwc.visible(self.model, self.pixels, [one_each[i] for i in sorted(set(chosen))])
+            yield from (one_each[i] for i in sorted(set(chosen)) if self.shows(one_each[i]))
+
+    def shows(self, fault: nhwc.Fault) -> bool:
+        """Whether the value it is planted at is another one, in exact arithmetic."""
+        return nhwc.largest_change(self.exact[fault.at], self.wrong(fault)) > 1e-6
+
+    def wrong(self, fault: nhwc.Fault) -> np.ndarray:
+        """What it makes of the value it is planted at, in exact arithmetic."""
+        return self.port("float64", fault, until=fault.at)[fault.at]
 
     def effect(self, fault: nhwc.Fault, dtype: str) -> float:
         """Return the size of the fault at its value, over the dtype's rounding there."""
         right = self.exact[fault.at]
-        wrong = self.port("float64", fault, until=fault.at)[fault.at]
+        wrong = self.wrong(fault)
         if right.shape != wrong.shape:
             return np.inf
         return judge(wrong, right, round_to(right, dtype), "", dtype).ratio

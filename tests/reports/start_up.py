@@ -1,4 +1,6 @@
-"""From starting a process to its first prediction, ours against PyTorch's: `python -m tests.live.start_up [ROUNDS]`.
+"""From starting a process to its first prediction, ours against PyTorch's: `python -m tests.reports.start_up`.
+
+ROUNDS may follow: how often.
 
 `npformer classify PICTURE --model DIR` is timed against a script that does the same with torch and transformers, both
 on EfficientFormer-L1 with random weights of order one, in turn. After the first round, which is not counted, all files

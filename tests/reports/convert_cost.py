@@ -1,4 +1,4 @@
-"""Time and memory of converting EfficientFormer-L7's 330 MB, on Linux: `python -m tests.live.convert_cost`.
+"""Time and memory of converting EfficientFormer-L7's 330 MB, on Linux: `python -m tests.reports.convert_cost`.
 
 Beside it, PyTorch's `torch.load` and `save_file` of the same weights; both without what importing takes.
 """
@@ -27,7 +27,7 @@ def main() -> None:
         for number in range(ROUNDS):
             for side in ("npformer", "torch"):
                 target = str(Path(folder) / f"{side}-{number}")
-                command = [sys.executable, "-m", "tests.live.convert_cost", side, str(path), target]
+                command = [sys.executable, "-m", "tests.reports.convert_cost", side, str(path), target]
                 seconds, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
                 ratio = float(peak) / size
                 print(f"{side:9} {float(seconds):5.2f} s, peak {float(peak):5.0f} MB, {ratio:.2f} x the file")
