@@ -14,6 +14,7 @@ from npformer.assets import DEFAULT_MODEL, sample_pictures, shipped_models
 from npformer.cli import main
 from npformer.models.registry import VARIANTS
 from tests.support import SMALL
+from tests.sweep import sweep
 
 
 @pytest.fixture
@@ -124,13 +125,16 @@ def test_a_file_that_is_no_picture_is_refused_by_name(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("variant", "parameters", "giga"),
-    [
-        ("efficientformer-l1", "12,289,928", "1.291 G"),
-        ("efficientformer-l3", "31,406,000", "3.907 G"),
-        ("efficientformer-l7", "82,229,328", "10.119 G"),
-        ("efficientnet-b0", "5,288,548", "0.386 G"),
-        ("swiftformer-xs", "3,475,360", "0.602 G"),
-    ],
+    sweep(
+        [
+            ("efficientformer-l1", "12,289,928", "1.291 G"),
+            ("efficientformer-l3", "31,406,000", "3.907 G"),
+            ("efficientformer-l7", "82,229,328", "10.119 G"),
+            ("efficientnet-b0", "5,288,548", "0.386 G"),
+            ("swiftformer-xs", "3,475,360", "0.602 G"),
+        ],
+        lambda case: not case[0].endswith(("-l3", "-l7")),
+    ),
 )
 def test_summary_totals_are_the_published_models(run, variant, parameters, giga):
     code, out, err = run("summary", variant)

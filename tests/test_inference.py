@@ -32,6 +32,7 @@ from npformer.inference import BATCH, final_size, for_size, processor_of
 from npformer.models.timm_config import TimmImageProcessor
 from tests import tiny
 from tests.support import BARE, BARE_NET, BARE_SWIFT, NET, ONE_HEAD, SWIFT, TWO_HEADS
+from tests.sweep import sweep
 from tests.test_convert import as_timm
 
 SHIPPED = "efficientformer-fashion"
@@ -155,8 +156,13 @@ def test_grey_pictures_and_others_become_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(inference_model(model, tmp_path / "turned.png")["pred_scores"], wanted)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, BATCH, BATCH + 1, 2 * BATCH + 5])
-@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize(
+    ("count", "kind"),
+    sweep(
+        [(count, kind) for count in (0, 1, 2, BATCH, BATCH + 1, 2 * BATCH + 5) for kind in (list, tuple)],
+        [(0, list), (1, tuple), (2, list), (BATCH + 1, list)],
+    ),
+)
 def test_a_list_gives_a_list(count: int, kind: Any) -> None:
     model = fuse(tiny.model(NET))
     pictures = [colours(number, 60 + number, 70) for number in range(count)]

@@ -48,7 +48,10 @@ def shapes_of(model: Any) -> Shapes:
     return {name: array.shape for name, array in model.state_dict().items()}
 
 
-@pytest.mark.parametrize(("source", "architecture"), ARCHITECTURES)
+FIRST = {(s, SOURCES[s].architectures[a].variant.partition("-")[0]): (s, a) for s, a in reversed(ARCHITECTURES)}
+
+
+@pytest.mark.parametrize(("source", "architecture"), sweep(ARCHITECTURES, list(FIRST.values())))
 def test_every_variant_of_every_source(source: str, architecture: str) -> None:
     family, ours = our_shapes(source, architecture)
     keys = their_keys(source, family, ours)
@@ -225,7 +228,7 @@ def test_one_key_too_many(source: str, architecture: str) -> None:
     refused({**file, f"{key}.more": (3,)}, f"{key}.more")
 
 
-@pytest.mark.parametrize(("source", "architecture"), sweep(NEGATIVES, ONE_OF_EACH))
+@pytest.mark.parametrize(("source", "architecture"), sweep(NEGATIVES, ONE_OF_EACH[:2]))
 def test_one_key_misshapen(source: str, architecture: str) -> None:
     file = file_of(source, architecture)
     needed = [key for key, shape in file.items() if shape and "attention_biases" not in key]

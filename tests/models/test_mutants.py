@@ -12,6 +12,7 @@ from npformer import ops, record
 from npformer.models import efficientformer, efficientnet, swiftformer
 from npformer.nn import Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, BatchNorm2d, Identity, LayerNorm
 from tests.support import CASES, assert_matches_golden, fill, pixel_values, read_golden
+from tests.sweep import sweep
 
 CASE = "resolution-5"  # two attention blocks of three heads, layer scales, GELU, odd and non-square input
 CAUGHT = r"off by|differs|^(efficientnet|swiftformer)\.[\w.]+$"  # the last: a layer of another shape
@@ -551,17 +552,18 @@ BETWEEN_MODULES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("case_name", "mutant"), [(case, name) for case, found in CHANGED_MODELS.items() for name in found]
-)
+CHANGED = [(case, name) for case, found in CHANGED_MODELS.items() for name in found]
+PATCHED = [(case, name) for case, found in PATCHED_CODE.items() for name in found]
+
+
+# Of the mutants every third by default: what they mutate has tests of its own there.
+@pytest.mark.parametrize(("case_name", "mutant"), sweep(CHANGED, CHANGED[::3]))
 def test_a_changed_model_is_caught(case_name, mutant):
     with pytest.raises(AssertionError, match=CAUGHT):
         compare(case_name, CHANGED_MODELS[case_name][mutant])
 
 
-@pytest.mark.parametrize(
-    ("case_name", "mutant"), [(case, name) for case, found in PATCHED_CODE.items() for name in found]
-)
+@pytest.mark.parametrize(("case_name", "mutant"), sweep(PATCHED, PATCHED[::3]))
 def test_patched_code_is_caught(case_name, mutant, monkeypatch):
     owner, name, replacement = PATCHED_CODE[case_name][mutant]
     if isinstance(owner, dict):

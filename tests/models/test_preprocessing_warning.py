@@ -27,6 +27,7 @@ from npformer.models.registry import PROCESSORS
 from npformer.models.timm_config import TimmImageProcessor
 from tests import tiny
 from tests.support import BARE, BARE_NET, BARE_SWIFT, NET, ONE_HEAD, SWIFT, TWO_HEADS
+from tests.sweep import sweep
 
 CLASSES = [BARE, ONE_HEAD, TWO_HEADS, BARE_NET, NET, BARE_SWIFT, SWIFT]
 FRACTIONS = np.random.default_rng(5).random((3, 3, 64, 64), np.float32)  # 0..1
@@ -52,7 +53,7 @@ def warned(call: Callable[..., Any], *inputs: Any) -> list[warnings.WarningMessa
 
 @pytest.mark.parametrize("class_name", CLASSES)
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", sweep([1, 3], [3]))
 def test_unprepared_pictures_warn_once_at_the_callers_line(
     class_name: str, fused: bool, batch: int, threads: int
 ) -> None:

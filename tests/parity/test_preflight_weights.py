@@ -465,7 +465,7 @@ def test_a_changed_weight_is_named(name: str, change: str, dtype: str) -> None:
     assert text.startswith(f"1 weight {change}: {key}")
 
 
-@pytest.mark.parametrize(("name", "step"), sweep([(n, step) for n in FAMILIES for step in (7, 1)], lambda c: c[1] > 1))
+@pytest.mark.parametrize(("name", "step"), sweep([(n, step) for n in FAMILIES for step in (7, 1)], [(SWIFT, 7)]))
 def test_one_number_of_one_weight_is_enough(name: str, step: int) -> None:
     model = tiny.model(name)
     floats = [key for key, value in model.state_dict().items() if value.dtype.kind == "f"]
