@@ -1,12 +1,21 @@
 """What all tests share: one thread each where they share the cores, and the parts of the exhaustive run."""
 
 import os
+import socket
 import zlib
 
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy is imported, which reads it once
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def nowhere():
+    """An address at which nobody answers."""
+    with socket.socket() as taken:  # bound, but not listening
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def pytest_addoption(parser):

@@ -218,7 +218,7 @@ def shell(*arguments, **environment):
         [sys.executable, "-m", "npformer", *arguments],
         capture_output=True,
         env={**os.environ, **environment},
-        timeout=120,
+        timeout=1200,
         check=False,
     )
 
@@ -234,5 +234,7 @@ def test_the_module_runs_as_a_program_even_where_only_ascii_can_be_printed():
 
 def test_a_reader_that_leaves_early_causes_no_complaint():
     command = f'"{sys.executable}" -m npformer summary efficientformer-l1 | head -1'
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, timeout=120, check=False)
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, timeout=1200, check=False
+    )
     assert done.stderr == b""

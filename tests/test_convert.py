@@ -92,10 +92,10 @@ def test_convert_writes_a_directory_that_loads(timm_file: Path, tmp_path: Path, 
 
 def test_the_script_does_the_same(timm_file: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "weights_convert.py"), str(timm_file), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
     assert (done.returncode, done.stderr) == (0, "")
     assert "wrote" in done.stdout
-    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
     assert again.returncode == 2
     assert "exists already" in again.stderr
     assert "Traceback" not in again.stderr

@@ -1,4 +1,4 @@
-"""Files that would exhaust time or memory: the limits are 5 s, and three times their size + 64 MB."""
+"""Files that would exhaust time or memory: the limits are 5 s, or 60 s at full size, and three times their size + 64 MB."""
 
 from __future__ import annotations
 
@@ -140,6 +140,16 @@ GREEDY: dict[str, Callable[[int], bytes]] = {
 }  # fmt: skip
 
 
+# Those that only a limit ends, whichever comes first; the others are refused for what they hold.
+LIMITED = {
+    "too many steps", "endless pushing and popping", "texts with one wide letter each", "different names",
+    "nested dicts of one name", "nested modules", "a dict in itself with a tensor", "a wrapper in itself",
+    "a module in itself", "2^60 tensors by dicts", "2^60 tensors by modules", "2^17 tensors by modules",
+    "one table in many modules", "one list of pairs in many mappings", "one array many times", "long names",
+    "long nested names",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("kind", "steps"), sweep([(kind, steps) for kind in GREEDY for steps in (SMALL, FULL)], lambda c: c[1] == SMALL)
 )
@@ -153,13 +163,13 @@ def test_greedy_files_take_little_time_and_memory(
     tracemalloc.start()
     start = time.process_time()
     try:
-        with pytest.raises(CheckpointError):
+        with pytest.raises(CheckpointError, match="hostile|claim many times" if kind in LIMITED else None):
             read_torch(tmp_path / "file")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert time.process_time() - start < (SECONDS if steps == SMALL else LONG)
-    assert peak < 3 * len(content) + SLACK
+    assert peak < 3 * len(content) + (SLACK // 4 if steps == SMALL else SLACK)
 
 
 @pytest.mark.parametrize("count", sweep([400, 5000], [400]))

@@ -20,7 +20,9 @@ def test_recorded_values_are_pytorch_s(path):
     with np.load(path.with_suffix(".npz")) as recorded:
         assert set(recorded.files) == set(computed)
         for name, value in computed.items():
-            # PyTorch's float32 functions differ by a unit in the last place from one kind of processor to another.
-            single = recorded[name].dtype == np.float32
-            rtol, atol = (5e-7, 5e-7) if single else (1e-11, 1e-13)
+            rtol, atol = 1e-11, 1e-13
+            if recorded[name].dtype == np.float32:
+                # PyTorch's float32 functions differ by a unit in the last place from one kind of processor to another;
+                # of GELU, 1 + erf(x), whose tail is a difference of numbers of order one, by a unit of those.
+                rtol, atol = 5e-7, 5e-7 if "gelu" in name else 0
             np.testing.assert_allclose(recorded[name], value, rtol=rtol, atol=atol, err_msg=name)

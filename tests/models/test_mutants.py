@@ -556,14 +556,18 @@ CHANGED = [(case, name) for case, found in CHANGED_MODELS.items() for name in fo
 PATCHED = [(case, name) for case, found in PATCHED_CODE.items() for name in found]
 
 
-# Of the mutants every third by default: what they mutate has tests of its own there.
-@pytest.mark.parametrize(("case_name", "mutant"), sweep(CHANGED, CHANGED[::3]))
+def some_of_each(mutants):
+    """Every third, and the first of each case."""
+    return {*mutants[::3], *{case: (case, name) for case, name in reversed(mutants)}.values()}
+
+
+@pytest.mark.parametrize(("case_name", "mutant"), sweep(CHANGED, some_of_each(CHANGED)))
 def test_a_changed_model_is_caught(case_name, mutant):
     with pytest.raises(AssertionError, match=CAUGHT):
         compare(case_name, CHANGED_MODELS[case_name][mutant])
 
 
-@pytest.mark.parametrize(("case_name", "mutant"), sweep(PATCHED, PATCHED[::3]))
+@pytest.mark.parametrize(("case_name", "mutant"), sweep(PATCHED, some_of_each(PATCHED)))
 def test_patched_code_is_caught(case_name, mutant, monkeypatch):
     owner, name, replacement = PATCHED_CODE[case_name][mutant]
     if isinstance(owner, dict):

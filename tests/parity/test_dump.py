@@ -451,11 +451,11 @@ def test_numbers_stay_on_disk(tmp_path: Path) -> None:
     raw = manifest(tmp_path / "raw", entry(shape=list(shape)))
     with (raw / "0.bin").open("wb") as file:
         file.truncate(size)
-    started = time.perf_counter()
+    started = time.process_time()
     for dump in (read_dump(tmp_path), read_dump(raw)):
         assert dump["a"].nbytes == size
         assert dump["a"][99, 99, 999, 999] == 0
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("form", ["npy", "raw"])

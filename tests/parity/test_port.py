@@ -226,7 +226,7 @@ def _too_weak(fault: Fault, right: np.ndarray) -> bool:
     return fault.key == "act-relu6" and right.max() <= 6
 
 
-@pytest.mark.parametrize("key", sweep(MODELS, ["two heads", "net", "swift"]))
+@pytest.mark.parametrize("key", sweep(MODELS, ["two heads", "net", "swift", "swift l2"]))
 def test_a_fault_shows_where_it_says_and_nowhere_before(key: str) -> None:
     clean = _run(key)
     for fault in _some(key):

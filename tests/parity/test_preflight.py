@@ -136,7 +136,7 @@ def test_rounding_to_the_ports_dtype_is_no_finding(name: str, size: str, dtype: 
     ("name", "size", "dtype"),
     sweep(
         [(name, size, dtype) for name in PROCESSORS for size in SIZES for dtype in DTYPES[1:]],
-        [("swift", "wide", "bfloat16")],
+        [("swift", "wide", "bfloat16"), ("net", "wide", "float16")],
     ),
 )
 def test_arithmetic_in_half_precision_is_no_finding(name: str, size: str, dtype: str) -> None:
