@@ -1,4 +1,4 @@
-"""Files that would exhaust time or memory: the limits are 5 s, or 60 s at full size, and three times their size + 64 MB."""
+"""Files that would exhaust time or memory: limits are 5 s, at full size 60 s, and three times their size + 64 MB."""
 
 from __future__ import annotations
 
