@@ -18,10 +18,9 @@ from tests.parity.planted import FAMILIES  # noqa: E402
 from tests.support import CASES, fill, pixel_values  # noqa: E402
 from tests.sweep import sweep  # noqa: E402
 
-FULL_SIZE = ("l1", "efficientnet-b0")
 NETWORKS = {
     **FAMILIES,
-    **{name: CASES[name] for name in (*FULL_SIZE, "swiftformer-xs", "resolution-5", "net-odd-sizes")},
+    **{name: CASES[name] for name in ("l1", "efficientnet-b0", "swiftformer-xs", "resolution-5", "net-odd-sizes")},
 }
 DTYPES = ["float32", "float16", "bfloat16"]
 
@@ -57,7 +56,7 @@ def test_pytorch(name: str, dtype: str) -> None:
     assert report.dtype == dtype
 
 
-@pytest.mark.parametrize("name", sweep([name for name in NETWORKS if name not in FULL_SIZE], ["EfficientNet"]))
+@pytest.mark.parametrize("name", sweep(NETWORKS, ["EfficientNet"]))
 def test_pytorch_with_channels_last(name: str) -> None:
     """The same shapes, other memory, other kernels."""
     ours, x, theirs = setting(name)
