@@ -16,10 +16,10 @@ import argparse
 import hashlib
 import os
 import re
-import resource
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -48,30 +48,25 @@ def main() -> int:
     failures, began = 0, time.perf_counter()
     workers = min(len(chosen), os.cpu_count() or 1) if args.check else 1  # timings are taken alone
     with ProcessPoolExecutor(workers) as pool:
-        for result in pool.map(try_one, chosen, [args.check] * len(chosen), [args.timings] * len(chosen)):
-            failures += "FAILED" in result
-            print(result, flush=True)
+        for line, failed in pool.map(partial(try_one, checking=args.check, timings=args.timings), chosen):
+            failures += failed
+            print(line, flush=True)
     print(f"{len(chosen)} lessons, {failures} failures, {time.perf_counter() - began:.0f} s")
     return 1 if failures else 0
 
 
-def try_one(path: Path, checking: bool, timings: bool) -> str:
-    """Check or build one lesson; return a line that says how it went, with FAILED if it went wrong."""
-    spent = _cpu_seconds()
+def try_one(path: Path, checking: bool, timings: bool) -> tuple[str, bool]:
+    """Check or build one lesson; return a line that says how it went, and whether it failed."""
+    before, failed = os.times(), False
     try:
         result = check(path) if checking else build(path, timings)
     except (CellExecutionError, ValueError) as error:
-        result = f"FAILED\n{error}"
-    spent = _cpu_seconds() - spent
+        result, failed = f"FAILED\n{error}", True
+    after = os.times()  # of the children: the kernel, which has ended
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
     if checking and spent > LONGEST:
-        result += f"; FAILED: longer than {LONGEST} s"
-    return f"{path.stem}: {spent:.0f} s, {result}"
-
-
-def _cpu_seconds() -> float:
-    """Return the CPU time of this process's kernels that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+        result, failed = f"{result}; FAILED: longer than {LONGEST} s", True
+    return f"{path.stem}: {spent:.0f} s, {result}", failed
 
 
 def build(path: Path, timings: bool) -> str:

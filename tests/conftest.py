@@ -12,10 +12,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy is imported, which reads
 
 @pytest.fixture
 def nowhere():
-    """An address at which nobody answers."""
-    with socket.socket() as taken:  # bound, but not listening
+    """A host and port that refuse every connection: the port is taken, by one who never listens."""
+    with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 def pytest_addoption(parser):

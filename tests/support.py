@@ -8,10 +8,8 @@ drawn by parameter *name*, so PyTorch and NumPy make the same ones without shari
 from __future__ import annotations
 
 import json
-import socket
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -318,11 +316,3 @@ def command_line(capsys: Any, command: str) -> Callable[..., tuple[int, str, str
         return code, captured.out, captured.err
 
     return call
-
-
-@contextmanager
-def nobody_listening() -> Iterator[int]:
-    """A port that refuses every connection: it is taken, by one who never listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]

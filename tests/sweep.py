@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Any
 
 import pytest
@@ -25,3 +25,11 @@ def sweep(cases: Iterable[Any], default: Collection[Any] | Callable[[Any], bool]
         )
         for case in cases
     ]
+
+
+def first_of_each(cases: Iterable[Any], kind: Callable[[Any], Hashable]) -> list[Any]:
+    """Return the first case of each kind, in order."""
+    first: dict[Hashable, Any] = {}
+    for case in cases:
+        first.setdefault(kind(case), case)
+    return list(first.values())

@@ -319,14 +319,14 @@ def test_the_cache_answers_without_network_and_offline(hub: Hub, client: Client,
     hub.requests.clear()
     assert client.directory(environment={"HF_HUB_OFFLINE": "1"}) == directory
     assert hub.requests == []
-    assert client.directory(environment={"HF_ENDPOINT": nowhere}) == directory
+    assert client.directory(environment={"HF_ENDPOINT": f"http://{nowhere}"}) == directory
     assert contents(directory) == MODEL_FILES
 
 
 @needs_client
 @pytest.mark.parametrize("offline", [True, False])
 def test_what_a_repository_lacks_is_remembered(offline: bool, hub: Hub, client: Client, nowhere: str) -> None:
-    environment = {"HF_HUB_OFFLINE": "1"} if offline else {"HF_ENDPOINT": nowhere}
+    environment = {"HF_HUB_OFFLINE": "1"} if offline else {"HF_ENDPOINT": f"http://{nowhere}"}
     files = {"config.json": b"{}", "pytorch_model.bin": b"weights"}
     hub.add(files)
     directory = client.directory()
@@ -447,8 +447,8 @@ def test_pickles_do_not_stand_in_for_weights_that_could_not_be_asked_for(
 ) -> None:
     hub.add({**MODEL_FILES, "pytorch_model.bin": b"a pickle"})
     client.directory(weights=False)
-    assert client.error(environment={"HF_ENDPOINT": nowhere}) == (
-        "OSError", f"{nowhere} cannot be reached, and model.safetensors of {REPO} is not in the cache",
+    assert client.error(environment={"HF_ENDPOINT": f"http://{nowhere}"}) == (
+        "OSError", f"http://{nowhere} cannot be reached, and model.safetensors of {REPO} is not in the cache",
     )  # fmt: skip
 
 
@@ -497,8 +497,8 @@ def test_offline_and_not_in_the_cache(hub: Hub, client: Client) -> None:
 
 @needs_client
 def test_no_network(client: Client, nowhere: str) -> None:
-    assert client.error(environment={"HF_ENDPOINT": nowhere}) == (
-        "OSError", f"{nowhere} cannot be reached, and config.json of {REPO} is not in the cache",
+    assert client.error(environment={"HF_ENDPOINT": f"http://{nowhere}"}) == (
+        "OSError", f"http://{nowhere} cannot be reached, and config.json of {REPO} is not in the cache",
     )  # fmt: skip
 
 

@@ -297,7 +297,7 @@ def test_the_server_is_asked_once(
     first = get_model(NAME, pretrained=True)
     asked = published.server.requests
     assert asked == [TABLE[NAME][2].removeprefix("https://download.openmmlab.com")]
-    monkeypatch.setattr(mmpretrain, "SERVER", f"{nowhere}/")
+    monkeypatch.setattr(mmpretrain, "SERVER", f"http://{nowhere}/")
     second = get_model(NAME, pretrained=True)
     inference_model(NAME, folder[0] / "picture 0.png")
     AutoImageProcessor.from_pretrained(NAME)
@@ -401,7 +401,7 @@ def test_no_file_no_server_no_network(
             get_model(name, pretrained=True)
         assert str(error.value) == f"{server.url}{path} cannot be fetched: the server answers 404 Not Found"
         assert server.requests.pop() == path
-    for url in (f"{nowhere}/", "http://nowhere.invalid/"):
+    for url in (f"http://{nowhere}/", "http://nowhere.invalid/"):
         monkeypatch.setattr(mmpretrain, "SERVER", url)
         with pytest.raises(OSError, match=f"^{url}.* cannot be fetched: ") as error:
             get_model(NAME, pretrained=True)
@@ -439,7 +439,7 @@ def test_the_command_line_says_so_in_one_sentence(
     if how == "no file":
         server.files.clear()
     if how == "no server":
-        monkeypatch.setattr(mmpretrain, "SERVER", f"{nowhere}/")
+        monkeypatch.setattr(mmpretrain, "SERVER", f"http://{nowhere}/")
     if how == "another file":
         monkeypatch.setitem(mmpretrain.WEIGHTS, NAME, (mmpretrain.WEIGHTS[NAME][0], "0" * 8))
     arguments = {
@@ -464,7 +464,7 @@ def test_a_server_need_not_say_how_long_a_file_is(server: Server, tmp_path: Path
     target = tmp_path / "folder" / "file.pth"
     assert download(server.url + path, target, hashlib.sha256(content).hexdigest()[:8]) == target
     assert target.read_bytes() == content
-    download(f"{nowhere}/", target, "0" * 8)  # it exists: no request is made
+    download(f"http://{nowhere}/", target, "0" * 8)  # it exists: no request is made
     assert kept(tmp_path) == ["folder/file.pth"]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,6 @@ from npformer.evaluate.data import Item
 from npformer.evaluate.job import Job
 from npformer.evaluate.run import Here, classify_all, process_pool
 from tests.evaluate.made_up import LONGEST, Deadly, Held, class_folders, until
-from tests.support import nobody_listening
 from tests.sweep import sweep
 
 MODEL = "efficientnet-fashion"  # the quickest
@@ -348,11 +348,8 @@ def test_a_dask_cluster_that_loses_workers_again_and_again(tmp_path, notes, monk
     assert close(lines(tmp_path / "dask.jsonl"), undisturbed(Deadly(count)))
 
 
-def test_a_dask_scheduler_that_is_not_there(tmp_path, monkeypatch):
+def test_a_dask_scheduler_that_is_not_there(tmp_path, monkeypatch, nowhere):
     pytest.importorskip("distributed")
     monkeypatch.setattr(evaluation, "DASK_SECONDS", 0.5)
-    with (
-        nobody_listening() as port,
-        pytest.raises(OSError, match=rf"dask tcp://127\.0\.0\.1:{port}: no scheduler answers there"),
-    ):
-        evaluate(MODEL, Deadly(3), dask=f"tcp://127.0.0.1:{port}", output=tmp_path / "dask.jsonl")
+    with pytest.raises(OSError, match=rf"dask tcp://{re.escape(nowhere)}: no scheduler answers there"):
+        evaluate(MODEL, Deadly(3), dask=f"tcp://{nowhere}", output=tmp_path / "dask.jsonl")

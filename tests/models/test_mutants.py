@@ -12,7 +12,7 @@ from npformer import ops, record
 from npformer.models import efficientformer, efficientnet, swiftformer
 from npformer.nn import Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, BatchNorm2d, Identity, LayerNorm
 from tests.support import CASES, assert_matches_golden, fill, pixel_values, read_golden
-from tests.sweep import sweep
+from tests.sweep import first_of_each, sweep
 
 CASE = "resolution-5"  # two attention blocks of three heads, layer scales, GELU, odd and non-square input
 CAUGHT = r"off by|differs|^(efficientnet|swiftformer)\.[\w.]+$"  # the last: a layer of another shape
@@ -558,7 +558,7 @@ PATCHED = [(case, name) for case, found in PATCHED_CODE.items() for name in foun
 
 def some_of_each(mutants):
     """Every third, and the first of each case."""
-    return {*mutants[::3], *{case: (case, name) for case, name in reversed(mutants)}.values()}
+    return {*mutants[::3], *first_of_each(mutants, lambda mutant: mutant[0])}
 
 
 @pytest.mark.parametrize(("case_name", "mutant"), sweep(CHANGED, some_of_each(CHANGED)))

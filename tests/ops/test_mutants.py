@@ -11,7 +11,7 @@ import pytest
 
 from npformer import ops
 from npformer.ops import activation, attention, conv, loss, norm, pool, window
-from tests.sweep import sweep
+from tests.sweep import first_of_each, sweep
 
 from . import (
     test_activation,
@@ -998,8 +998,8 @@ def name_of(value):
     return value if isinstance(value, str) else getattr(value, "func", value).__name__
 
 
-FIRST = list({(mutant.where, mutant.name): name for name, mutant in reversed(MUTANTS.items())}.values())
-DEFAULT = [case for case in CASES[::3] if case[0] not in FIRST] + [case for case in CASES if case[0] in FIRST]
+FIRST = first_of_each(MUTANTS, lambda name: MUTANTS[name][:2])
+DEFAULT = [*CASES[::3], *(case for case in CASES if case[0] in FIRST)]
 
 
 # By default all tests that catch the first mutant of each function, and a third of the others.
